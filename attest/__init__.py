@@ -1,0 +1,1 @@
+"""Statements, envelopes and keys: who says it. No torch."""

@@ -1,0 +1,127 @@
+"""Sigstore bundles v0.3 with one DSSE envelope and exactly one signature, by a key.
+
+Closed: an unknown field is an error. Keyless and certificate bundles are not read here yet.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from parentage.attest.envelope import PAYLOAD_TYPE, pae, strict_b64decode
+from parentage.attest.signer import Signer
+from parentage.manifest import canonical
+from parentage.manifest.errors import BundleError, JsonError
+
+MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MAX_BUNDLE: Final = 64 << 20
+_IGNORED_MATERIAL: Final = {"tlogEntries", "timestampVerificationData"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A parsed bundle. Its payload is not to be believed: `opening.open_bundle` verifies it.
+
+    Attributes:
+        payload: exact bytes that were signed.
+        payload_type: always in-toto here.
+        signature: DER ECDSA.
+        hint: which key, as the bundle says.
+    """
+
+    payload: bytes
+    payload_type: str
+    signature: bytes
+    hint: str
+
+    @property
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        return pae(self.payload_type, self.payload)
+
+
+def parse(data: bytes, where: str) -> Bundle:
+    """Parse a bundle.
+
+    Raises:
+        BundleError: naming the field that breaks the format.
+    """
+    try:
+        document = canonical.loads(data, where=where, max_bytes=MAX_BUNDLE)
+    except JsonError as error:
+        raise BundleError(f"bundle: {error.what}", where=where, found=error.found) from error
+    top = _object(document, where, {"mediaType", "verificationMaterial", "dsseEnvelope"})
+    if top["mediaType"] != MEDIA_TYPE:
+        raise BundleError(
+            "bundle of another type", where=where, expected=MEDIA_TYPE, found=str(top["mediaType"])
+        )
+    envelope = _object(top["dsseEnvelope"], f"{where}: dsseEnvelope", {"payload", "payloadType", "signatures"})
+    if envelope["payloadType"] != PAYLOAD_TYPE:
+        raise BundleError(
+            "payload of another type",
+            where=where,
+            expected=PAYLOAD_TYPE,
+            found=str(envelope["payloadType"]),
+        )
+    signatures = envelope["signatures"]
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        count = len(signatures) if isinstance(signatures, list) else "no list"
+        raise BundleError("bundle must have exactly one signature", where=where, expected="1", found=str(count))
+    signature = _object(signatures[0], f"{where}: signature", {"sig"}, optional={"keyid"})
+    if not isinstance(signature.get("keyid", ""), str | None):
+        raise BundleError("keyid is not text", where=where)
+    return Bundle(
+        payload=strict_b64decode(envelope["payload"], f"{where}: payload"),
+        payload_type=PAYLOAD_TYPE,
+        signature=strict_b64decode(signature["sig"], f"{where}: sig"),
+        hint=_hint(top["verificationMaterial"], f"{where}: verificationMaterial"),
+    )
+
+
+def build(payload: bytes, signer: Signer) -> bytes:
+    """Sign a payload and return the bundle as one line of JSON."""
+    signature = signer.sign(pae(PAYLOAD_TYPE, payload))
+    document = {
+        "mediaType": MEDIA_TYPE,
+        "verificationMaterial": signer.verification_material(),
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        },
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _hint(material: object, where: str) -> str:
+    found = _object(material, where, set(), optional={"publicKey", "certificate", "x509CertificateChain"} | _IGNORED_MATERIAL)
+    if "publicKey" not in found:
+        raise BundleError(
+            "bundle is not signed with a key",
+            where=where,
+            expected="publicKey (certificates and keyless are not read yet)",
+            found=", ".join(sorted(found.keys() - _IGNORED_MATERIAL)) or "nothing",
+        )
+    hint = _object(found["publicKey"], f"{where}: publicKey", {"hint"})["hint"]
+    if not isinstance(hint, str):
+        raise BundleError("key hint is not text", where=where, found=type(hint).__name__)
+    return hint
+
+
+def _object(
+    value: object, where: str, required: set[str], *, optional: set[str] | None = None
+) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BundleError("not a JSON object", where=where, found=type(value).__name__)
+    unknown = sorted(value.keys() - required - (optional or set()))
+    missing = sorted(required - value.keys())
+    if unknown or missing:
+        raise BundleError(
+            "unknown field in bundle" if unknown else "field missing in bundle",
+            where=where,
+            expected=", ".join(sorted(required)),
+            found=", ".join(unknown or missing),
+        )
+    return value

@@ -1,0 +1,143 @@
+"""Sign a release: OMS bundle over every file, lineage bundle over what the files are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from parentage.attest import bundle, claims, oms
+from parentage.attest.opening import open_bundle
+from parentage.attest.signer import Signer
+from parentage.attest.statement import Subject
+from parentage.attest.trust import TrustedKeys
+from parentage.manifest import atomic, canonical, lineage, table
+from parentage.manifest.errors import FileSetError, MalformedError, SignatureError, UsageError
+from parentage.manifest.files import FileSet, open_files
+from parentage.manifest.hashing import Progress, hash_model
+from parentage.manifest.lineage import DRAFT, Lineage
+from parentage.manifest.model import Model, model_of
+from parentage.manifest.table import Table
+
+MODEL_SIG: Final = "model.sig"
+_OURS: Final = frozenset({MODEL_SIG, claims.CLAIMS, DRAFT})
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What `sign` wrote.
+
+    Attributes:
+        lineage: the predicate that is now signed.
+        oms_root: digest of the OMS statement's subject.
+        fingerprint: of the signing key.
+        files: how many files the signature covers.
+    """
+
+    lineage: Lineage
+    oms_root: str
+    fingerprint: str
+    files: int
+
+
+def sign_release(
+    model: Path,
+    signer: Signer,
+    trust: TrustedKeys,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Signed:
+    """Sign what `declare` drafted; every byte is hashed again, so nothing can have changed since.
+
+    Args:
+        model: the release's folder.
+        signer: makes the signatures.
+        trust: the signer's own public key: what was signed is opened again before it is written.
+        threads: of the hash pass.
+        progress: told of the bytes done.
+
+    Raises:
+        UsageError: there is no draft.
+        FileSetError: a link is in the folder, or a file changed since `declare`.
+    """
+    if not (model / DRAFT).is_file():
+        raise UsageError("nothing declared here", where=str(model), hint=f"parentage declare {model}")
+    with open_files(model) as files:
+        _refuse_links(model, files)
+        predicate, claimed = _read_draft(files)
+        names = sorted(n for n in files.files if n not in _OURS and not oms.is_ignored(n, oms.DEFAULT_IGNORES))
+        weights = model_of(files)
+        digests = hash_model(
+            weights, profiles=(), files=names, threads=threads, progress=progress
+        ).files
+        _check_unchanged(weights, claimed, digests)
+        name = model.resolve().name or "model"
+        payload = oms.build(name, {name: digests[name] for name in names})
+        signature = bundle.build(payload, signer)
+        opened = open_bundle(signature, trust, MODEL_SIG)
+        statement = claims.lineage_statement(opened, digests[table.TENSORS], predicate)
+        line = bundle.build(statement, signer)
+        open_bundle(line, trust, claims.CLAIMS)
+        kept = _other_claims(files, trust, claims.subjects(opened, digests[table.TENSORS]))
+    atomic.write_bytes(model / claims.CLAIMS, kept + line.rstrip(b"\n") + b"\n")
+    atomic.write_bytes(model / MODEL_SIG, signature)
+    (model / DRAFT).unlink()
+    return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer.fingerprint, len(names))
+
+
+def _read_draft(files: FileSet) -> tuple[Lineage, Table]:
+    document = canonical.loads(files.files[DRAFT].read_small(canonical.MAX_BYTES), where=DRAFT)
+    predicate = lineage.parse(document, where=DRAFT)
+    for name in (table.TENSORS, table.LEAVES):
+        if name not in files.files:
+            raise MalformedError("declared file is missing", where=name, hint="run declare again")
+    claimed = table.parse(files.files[table.TENSORS].read_small(table.MAX_TABLE))
+    if dict(predicate.weights.root) != dict(claimed.roots):
+        raise MalformedError("draft and tensor table differ", where=DRAFT, hint="run declare again")
+    return predicate, claimed
+
+
+def _check_unchanged(model: Model, claimed: Table, digests: dict[str, str]) -> None:
+    for name in sorted(set(model.headers) | set(claimed.files)):
+        expected = claimed.files[name].sha256 if name in claimed.files else "absent"
+        found = digests.get(name, "absent")
+        if found != expected:
+            raise FileSetError(
+                "weights changed since they were declared",
+                where=name,
+                expected=f"sha256 {expected}",
+                found=f"sha256 {found}",
+                hint="run declare again",
+            )
+
+
+def _refuse_links(model: Path, files: FileSet) -> None:
+    """OMS statements are made without links: what is signed must be what is uploaded."""
+    for name in files.files:
+        if (model / name).is_symlink():
+            raise FileSetError(
+                "a signed release has no links",
+                where=name,
+                hint="copy the file itself (cp -L) into the folder",
+            )
+
+
+def _other_claims(files: FileSet, trust: TrustedKeys, about: tuple[Subject, ...]) -> bytes:
+    """Keep every line but this signer's lineage of the same subjects, which the new one replaces."""
+    if claims.CLAIMS not in files.files:
+        return b""
+    kept: list[bytes] = []
+    for line in files.files[claims.CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n"):
+        if line.strip() and not _replaced(line, trust, about):
+            kept.append(line + b"\n")
+    return b"".join(kept)
+
+
+def _replaced(line: bytes, trust: TrustedKeys, about: tuple[Subject, ...]) -> bool:
+    try:
+        statement = open_bundle(line, trust, claims.CLAIMS).statement
+    except (MalformedError, SignatureError):
+        return False
+    return statement.predicate_type == lineage.LINEAGE and statement.subjects == about

@@ -1,0 +1,62 @@
+"""Write a file whole or not at all: temporary file beside it, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from parentage.manifest.errors import WriteFailedError
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a file that becomes `path` when the block ends without an error.
+
+    Raises:
+        WriteFailedError: the disk is full or not writable; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise _failed(path, error) from error
+    try:
+        with os.fdopen(descriptor, "r+b") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _failed(path, error) from error
+    except BaseException:
+        # Ctrl-C included: nothing half-written stays behind.
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` to `path` atomically."""
+    with replacing(path, mode=mode) as stream:
+        stream.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(path: Path, error: OSError) -> WriteFailedError:
+    return WriteFailedError(
+        f"can't write: {error.strerror or error}",
+        where=str(path),
+        hint="free space or choose another place; nothing was changed",
+    )

@@ -1,0 +1,173 @@
+"""Which regular files make a release, and how they are opened.
+
+No link leaves the release. The one exception is a Hugging Face Hub cache snapshot
+(`models--org--name/snapshots/<revision>/file -> ../../blobs/<id>`), whose links may end in the
+`blobs` folder of the same cache entry, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from parentage.manifest.errors import FileSetError, UsageError
+
+MAX_FILES: Final = 100_000
+_SMALL: Final = 64 << 20
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A regular file of the release, opened once: what is hashed is what is read later.
+
+    Attributes:
+        name: path inside the release, POSIX form.
+        descriptor: open for reading.
+        size: bytes at opening.
+    """
+
+    name: str
+    descriptor: int
+    size: int
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill `view` from `offset`.
+
+        Raises:
+            FileSetError: the file became shorter than it was when it was opened.
+        """
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.descriptor, [view[done:]], offset + done)
+            if count == 0:
+                raise FileSetError(
+                    "file became shorter while it was read",
+                    where=self.name,
+                    expected=f"{self.size} bytes",
+                    found=f"{offset + done} bytes",
+                )
+            done += count
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset`."""
+        buffer = bytearray(size)
+        self.read_into(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def read_small(self, limit: int = _SMALL) -> bytes:
+        """Return the whole file, refused above `limit` bytes."""
+        if self.size > limit:
+            raise FileSetError(
+                "file too large",
+                where=self.name,
+                expected=f"at most {limit} bytes",
+                found=f"{self.size} bytes",
+            )
+        return self.read_at(0, self.size)
+
+
+@dataclass(slots=True)
+class FileSet:
+    """The files of a release, each opened once."""
+
+    root: Path
+    files: dict[str, OpenFile] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving closes every file."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close every file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every file; calling it again is harmless."""
+        for file in self.files.values():
+            os.close(file.descriptor)
+        self.files = {}
+
+
+def open_files(root: Path) -> FileSet:
+    """Open a folder, or a single file, as a release.
+
+    Raises:
+        UsageError: `root` does not exist.
+        FileSetError: a link out, a special file, a name that is not UTF-8, too many files.
+    """
+    if not root.exists():
+        raise UsageError("no such file or folder", where=str(root))
+    opened = FileSet(root)
+    try:
+        if root.is_dir():
+            allowed = _allowed_roots(root)
+            for name, entry in _walk(root):
+                opened.files[name] = _open(name, entry, allowed)
+        else:
+            opened.files[root.name] = _open(root.name, root.resolve(), ())
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (POSIX name, path) of every non-folder, in byte order of the names."""
+    pending = [""]
+    found: list[tuple[str, Path]] = []
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                try:
+                    name.encode("utf-8")
+                except UnicodeEncodeError as error:
+                    raise FileSetError("file name is not UTF-8", where=repr(name)) from error
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(name + "/")
+                else:
+                    found.append((name, Path(entry.path)))
+        if len(found) > MAX_FILES:
+            raise FileSetError("too many files", where=str(root), expected=f"<= {MAX_FILES}")
+    yield from sorted(found)
+
+
+def _allowed_roots(root: Path) -> tuple[Path, ...]:
+    real = root.resolve()
+    roots = [real]
+    if real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--"):
+        roots.append(real.parent.parent / "blobs")
+    return tuple(roots)
+
+
+def _open(name: str, path: Path, allowed: tuple[Path, ...]) -> OpenFile:
+    target = path
+    if path.is_symlink():
+        target = path.resolve()
+        if not any(target.is_relative_to(root) for root in allowed):
+            raise FileSetError(
+                "link leads out of the release",
+                where=name,
+                expected="a regular file inside",
+                found=str(target),
+                hint="replace the link by the file itself",
+            )
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(target, flags)
+    except OSError as error:
+        raise FileSetError(f"can't open file: {error.strerror}", where=name) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise FileSetError("not a regular file", where=name)
+    return OpenFile(name, descriptor, status.st_size)

@@ -1,0 +1,199 @@
+"""Every file and tensor digested in one pass, on threads, in bounded memory.
+
+Bytes come by `pread` into one reused 1 MiB buffer a thread and are hashed while they are in cache;
+mmap was no faster and kept whole models resident. With `files`, a weights file is one unit of work (SHA-256 is
+a chain); without, tensors are cut into spans so that one large file uses every thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Final
+
+from parentage.manifest import digest
+from parentage.manifest.digest import CHUNK, LEAF_BYTES, Profile
+from parentage.manifest.files import OpenFile
+from parentage.manifest.model import Model
+from parentage.manifest.tensor import Tensor
+
+Progress = Callable[[int], None]
+"""Called from any thread with the bytes done since its last call."""
+
+_SPAN: Final = 64 * CHUNK
+_MAX_THREADS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDigest:
+    """What a pass found out about one tensor.
+
+    Attributes:
+        identity: by profile, 64 hex digits.
+        leaves: by profile, the concatenated 32-byte leaves.
+    """
+
+    identity: dict[Profile, str]
+    leaves: dict[Profile, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """The result of one pass.
+
+    Attributes:
+        tensors: by tensor name.
+        files: SHA-256 by file name; only the files that were asked for.
+        roots: the weights root by profile.
+    """
+
+    tensors: dict[str, TensorDigest]
+    files: dict[str, str]
+    roots: dict[Profile, str]
+
+
+def default_threads() -> int:
+    """Return how many threads a pass uses: the cores of this process, at most 16."""
+    return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+
+
+def hash_model(
+    model: Model,
+    *,
+    profiles: Sequence[Profile] = (digest.B3,),
+    files: Iterable[str] = (),
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Digests:
+    """Digest all tensors of `model`, and the SHA-256 of each file named in `files`, in one pass."""
+    work = _Pass(model, tuple(profiles), progress)
+    whole = set(files)
+    units: list[tuple[int, Callable[[], None]]] = []
+    for name in sorted(whole):
+        file = model.files.files[name]
+        units.append((file.size, lambda file=file: work.whole_file(file)))
+    for tensor in model.tensors.values():
+        if tensor.file not in whole:
+            units.extend(_spans(work, tensor))
+    # Largest first: the last thread to finish then has the least left to do.
+    units.sort(key=lambda unit: -unit[0])
+    work.run([unit for _, unit in units], threads or default_threads())
+    return work.result()
+
+
+def total_bytes(model: Model, files: Iterable[str]) -> int:
+    """Return how many bytes `hash_model` will report as progress."""
+    whole = set(files)
+    rest = (t.end - t.start for t in model.tensors.values() if t.file not in whole)
+    return sum(model.files.files[name].size for name in whole) + sum(rest)
+
+
+def _spans(work: _Pass, tensor: Tensor) -> Iterable[tuple[int, Callable[[], None]]]:
+    nbytes = tensor.end - tensor.start
+    for at in range(0, nbytes, _SPAN):
+        end = min(at + _SPAN, nbytes)
+        yield end - at, lambda at=at, end=end: work.span(tensor, at, end)
+
+
+class _Pass:
+    """State shared by the threads of one pass; each writes only its own slices."""
+
+    def __init__(
+        self, model: Model, profiles: tuple[Profile, ...], progress: Progress | None
+    ) -> None:
+        self._model = model
+        self._profiles = profiles
+        self._progress = progress or (lambda _: None)
+        self._local = threading.local()
+        self._stop = threading.Event()
+        self._files: dict[str, str] = {}
+        self._by_file: dict[str, list[Tensor]] = {
+            name: list(header.tensors) for name, header in model.headers.items()
+        }
+        self._leaves = {
+            name: {
+                profile: bytearray(LEAF_BYTES * digest.chunk_count(tensor.end - tensor.start))
+                for profile in profiles
+            }
+            for name, tensor in model.tensors.items()
+        }
+
+    def run(self, units: Sequence[Callable[[], None]], threads: int) -> None:
+        with ThreadPoolExecutor(threads, thread_name_prefix="digest") as pool:
+            futures = [pool.submit(unit) for unit in units]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def span(self, tensor: Tensor, start: int, end: int) -> None:
+        """Digest bytes [start, end) of a tensor; `start` is a multiple of the chunk size."""
+        file = self._model.file_of(tensor)
+        for at in range(start, end, CHUNK):
+            if self._stop.is_set():
+                return
+            view = self._read(file, tensor.start + at, min(CHUNK, end - at))
+            self._leaf(tensor, at, view)
+
+    def whole_file(self, file: OpenFile) -> None:
+        """Digest a file and, on the way, the tensors in it."""
+        state = hashlib.sha256()
+        position = 0
+        for tensor in self._by_file.get(file.name, ()):
+            position = self._plain(file, state, position, tensor.start)
+            for at in range(0, tensor.end - tensor.start, CHUNK):
+                if self._stop.is_set():
+                    return
+                size = min(CHUNK, tensor.end - tensor.start - at)
+                view = self._read(file, tensor.start + at, size)
+                state.update(view)
+                self._leaf(tensor, at, view)
+            position = tensor.end
+        self._plain(file, state, position, file.size)
+        self._files[file.name] = state.hexdigest()
+
+    def _plain(self, file: OpenFile, state: hashlib._Hash, start: int, end: int) -> int:
+        for at in range(start, end, CHUNK):
+            if self._stop.is_set():
+                return end
+            state.update(self._read(file, at, min(CHUNK, end - at)))
+        return end
+
+    def _read(self, file: OpenFile, offset: int, size: int) -> memoryview:
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = memoryview(bytearray(CHUNK))
+        view = buffer[:size]
+        file.read_into(view, offset)
+        self._progress(size)
+        return view
+
+    def _leaf(self, tensor: Tensor, at: int, view: memoryview) -> None:
+        slot = at // CHUNK * LEAF_BYTES
+        for profile, leaves in self._leaves[tensor.spec.name].items():
+            leaves[slot : slot + LEAF_BYTES] = digest.leaf(profile, view)
+
+    def result(self) -> Digests:
+        tensors: dict[str, TensorDigest] = {}
+        for name, leaves in self._leaves.items():
+            spec = self._model.tensors[name].spec
+            identity = {
+                profile: digest.identity(profile, spec.dtype, spec.shape, spec.nbytes, data)
+                for profile, data in leaves.items()
+            }
+            tensors[name] = TensorDigest(identity, {p: bytes(data) for p, data in leaves.items()})
+        roots = {
+            profile: digest.weights_root(
+                profile, ((name, found.identity[profile]) for name, found in tensors.items())
+            )
+            for profile in self._profiles
+        }
+        return Digests(tensors, self._files, roots)

@@ -1,0 +1,79 @@
+"""One tensor of a safetensors file: name, dtype, shape and where its bytes lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: safetensors dtype names and their width in bits (safetensors 0.8, `Dtype::bitsize`).
+DTYPE_BITS: Final[dict[str, int]] = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
+
+#: dtypes whose values the engines compute with; the others are only copied.
+FLOAT_DTYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a tensor is, wherever it is stored.
+
+    Attributes:
+        name: UTF-8 name in the model.
+        dtype: safetensors dtype name.
+        shape: dimensions, row-major.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes as stored."""
+        return self.elements * DTYPE_BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in a file.
+
+    Attributes:
+        spec: name, dtype, shape.
+        file: path of the file inside the release, POSIX form.
+        start, end: absolute byte range in that file.
+    """
+
+    spec: TensorSpec
+    file: str
+    start: int
+    end: int

@@ -1,0 +1,78 @@
+"""Parentage: signed provenance for model weights that anyone can recompute.
+
+    import parentage
+    from pathlib import Path
+
+    report = parentage.verify(
+        Path("rio-merge"),
+        trust=parentage.TrustedKeys((parentage.PublicKey.load(Path("release.pub")),)),
+        parents=[("nex", Path("nex")), ("qwen", Path("qwen"))],
+    )
+    print(report.verdict, report.reached)
+
+Names are loaded when first used: `import parentage` costs next to nothing and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parentage.attest.keys import PrivateKey, PublicKey
+    from parentage.attest.release import sign_release
+    from parentage.attest.signer import KeySigner
+    from parentage.attest.trust import TrustedKeys
+    from parentage.manifest.build import declare
+    from parentage.manifest.errors import ParentageError
+    from parentage.manifest.recipe import Recipe
+    from parentage.manifest.recipe import load as load_recipe
+    from parentage.verify.check import Demands, verify
+    from parentage.verify.produce import merge
+    from parentage.verify.report import Report
+    from parentage.verify.verdict import Verdict
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Demands": "verify.check",
+    "KeySigner": "attest.signer",
+    "ParentageError": "manifest.errors",
+    "PrivateKey": "attest.keys",
+    "PublicKey": "attest.keys",
+    "Recipe": "manifest.recipe",
+    "Report": "verify.report",
+    "TrustedKeys": "attest.trust",
+    "Verdict": "verify.verdict",
+    "declare": "manifest.build",
+    "load_recipe": "manifest.recipe:load",
+    "merge": "verify.produce",
+    "sign_release": "attest.release",
+    "verify": "verify.check",
+}
+
+__all__ = [
+    "Demands",
+    "KeySigner",
+    "ParentageError",
+    "PrivateKey",
+    "PublicKey",
+    "Recipe",
+    "Report",
+    "TrustedKeys",
+    "Verdict",
+    "declare",
+    "load_recipe",
+    "merge",
+    "sign_release",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562)
+    """Load a public name from the room that it lives in."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'parentage' has no attribute {name!r}")
+    module, _, attribute = home.partition(":")
+    return getattr(importlib.import_module(f"parentage.{module}"), attribute or name)

@@ -1,0 +1,6 @@
+"""`python -m parentage`."""
+
+from parentage.cli import main
+
+if __name__ == "__main__":
+    main()

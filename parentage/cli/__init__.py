@@ -1,0 +1,90 @@
+"""The `parentage` command: one thin file a subcommand, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from parentage import __version__
+
+_COMMANDS: Final = {
+    "keygen": "make a signing key",
+    "declare": "digest a release and draft its lineage",
+    "sign": "sign what was declared",
+    "merge": "run a recipe, write the weights, declare and sign them",
+    "show": "say what a release claims, without trusting it",
+    "verify": "check signature, bytes and recipe",
+}
+
+_EPILOG: Final = """\b
+Examples:
+  parentage keygen -o release.key
+  parentage merge recipe.yaml -o out --parent nex=./nex --parent qwen=./qwen --key release.key
+  parentage verify out --key release.pub --parent ./nex --parent ./qwen
+
+\b
+Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.
+Shell completion: eval "$(_PARENTAGE_COMPLETE=bash_source parentage)"   (or zsh_source, fish_source)
+"""
+
+
+class _Lazy(click.Group):
+    """A group that imports a subcommand's file only when that subcommand is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"parentage.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="parentage")
+def cli() -> None:
+    """Receipts for open weights: sign lineage, recompute it, refuse what is unproven."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code; an error is text, never a traceback."""
+    from parentage.cli.shared import report_error  # noqa: PLC0415
+    from parentage.manifest.errors import ParentageError  # noqa: PLC0415
+
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    try:
+        result: Any = cli.main(args=given, prog_name="parentage", standalone_mode=False)
+    except ParentageError as error:
+        sys.exit(report_error(error, as_json=as_json))
+    except click.exceptions.Abort:
+        click.echo("interrupted; nothing was left half-written", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of our output went away; leave quietly, as `head` expects.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(_os_error(error, as_json=as_json))
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _os_error(error: OSError, *, as_json: bool) -> int:
+    from parentage.cli.shared import report_error  # noqa: PLC0415
+    from parentage.manifest.errors import CannotRunError  # noqa: PLC0415
+
+    where = str(error.filename or "")
+    return report_error(CannotRunError(str(error.strerror or error), where=where), as_json=as_json)

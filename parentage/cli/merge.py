@@ -1,0 +1,88 @@
+"""`parentage merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from parentage.cli.shared import (
+    FILE,
+    digest_option,
+    emit,
+    json_option,
+    lineage_document,
+    load_key,
+    named_parents,
+    parent_option,
+    passphrase_option,
+    progress,
+    threads_option,
+)
+
+
+@click.command(
+    "merge",
+    epilog="""\b
+Example:
+  parentage merge recipe.yaml -o ./rio --parent nex=./nex --parent qwen=./qwen --key release.key""",
+)
+@click.argument("recipe_path", metavar="RECIPE", type=FILE)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@parent_option
+@click.option("--key", "key_path", type=FILE, help="Sign with this private key; else only declare.")
+@passphrase_option
+@click.option("--shard-bytes", type=click.IntRange(1), default=5_000_000_000, show_default=True)
+@click.option("--companions", metavar="ID", help="Parent whose config and tokenizer are copied.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@digest_option
+@threads_option
+@json_option
+def command(
+    recipe_path: Path,
+    output: Path,
+    parents: tuple[str, ...],
+    key_path: Path | None,
+    passphrase_file: Path | None,
+    shard_bytes: int,
+    companions: str | None,
+    device: str,
+    digests: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Run RECIPE, write the weights to OUTPUT with tensor table and lineage, and sign them."""
+    from parentage.manifest.recipe import load
+
+    key = load_key(key_path, passphrase_file) if key_path else None
+    recipe = load(recipe_path)
+    given = named_parents(parents)
+    from parentage.verify.produce import merge
+
+    with progress("merge", quiet=as_json) as bar:
+        declared = merge(
+            recipe,
+            output,
+            parents=given,
+            shard_bytes=shard_bytes,
+            companions=companions,
+            profiles=digests or ("ptd1-b3",),  # type: ignore[arg-type]
+            device=device,
+            threads=threads,
+            progress=bar,
+        )
+    if key is not None:
+        from parentage.attest.release import sign_release
+        from parentage.attest.signer import KeySigner
+        from parentage.attest.trust import TrustedKeys
+
+        sign_release(output, KeySigner(key), TrustedKeys((key.public,)), threads=threads)
+    if as_json:
+        emit(lineage_document(declared.lineage))
+        return 0
+    click.echo(f"merged {declared.lineage.weights.tensors} tensors into {output}")
+    for name, root in declared.lineage.weights.root.items():
+        click.echo(f"weights   {name} {root}")
+    if key is None:
+        click.echo(f"next      parentage sign {output} --key release.key")
+    return 0

@@ -1,0 +1,131 @@
+"""What the subcommands share: options, keys and passphrases, progress, output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parentage.manifest.errors import ParentageError, UsageError
+
+if TYPE_CHECKING:
+    from parentage.attest.keys import PrivateKey
+    from parentage.manifest.hashing import Progress
+
+FOLDER = click.Path(path_type=Path, exists=True)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+key_option = click.option(
+    "--key", "key_path", type=FILE, required=True, help="Private key (PEM, PKCS#8)."
+)
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=FILE,
+    help="File whose first line is the passphrase (else PARENTAGE_PASSPHRASE, else a prompt).",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), help="Worker threads (default: all cores)."
+)
+parent_option = click.option(
+    "--parent",
+    "parents",
+    multiple=True,
+    metavar="[ID=]PATH",
+    help="Weights of a parent; repeat for each.",
+)
+digest_option = click.option(
+    "--digest",
+    "digests",
+    multiple=True,
+    type=click.Choice(["ptd1-b3", "ptd1-sha256"]),
+    help="Digest profile; repeat for both. Default ptd1-b3.",
+)
+
+
+def emit(value: object) -> None:
+    """Print one JSON document to standard output."""
+    import msgspec  # noqa: PLC0415
+
+    click.echo(msgspec.json.encode(value))
+
+
+def report_error(error: ParentageError, *, as_json: bool) -> int:
+    """Print an error where its reader looks for it, and return its exit code."""
+    if as_json:
+        emit({"schema": "https://parentage.dev/error/v0.1", "exitCode": error.exit_code, "error": error.as_dict()})
+    else:
+        click.echo(f"error [{error.code}]: {error.describe()}", err=True)
+    return error.exit_code
+
+
+def named_parents(values: tuple[str, ...]) -> dict[str, Path]:
+    """Parse ID=PATH pairs."""
+    found: dict[str, Path] = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not path or name in found:
+            raise UsageError("not ID=PATH, or an id twice", found=value, hint="--parent nex=./nex")
+        found[name] = Path(path)
+    return found
+
+
+def loose_parents(values: tuple[str, ...]) -> list[tuple[str | None, Path]]:
+    """Parse [ID=]PATH; a path that exists as it stands is never split."""
+    found: list[tuple[str | None, Path]] = []
+    for value in values:
+        name, split, path = value.partition("=")
+        if split and not Path(value).exists():
+            found.append((name, Path(path)))
+        else:
+            found.append((None, Path(value)))
+    return found
+
+
+def load_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
+    """Load a private key, asking for its passphrase only if it has one and none was given."""
+    from parentage.attest.keys import PrivateKey, passphrase_from  # noqa: PLC0415
+
+    passphrase = passphrase_from(passphrase_file, os.environ)
+    if passphrase is None and b"ENCRYPTED" in path.read_bytes()[:200]:
+        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
+    return PrivateKey.load(path, passphrase)
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """Yield a callback that draws bytes and speed on a terminal, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    lock, start, state = threading.Lock(), time.monotonic(), {"done": 0, "shown": 0.0}
+
+    def advance(nbytes: int) -> None:
+        with lock:
+            state["done"] += nbytes
+            now = time.monotonic()
+            if now - state["shown"] < 0.1:
+                return
+            state["shown"] = now
+            seconds = max(now - start, 1e-3)
+            done = state["done"] / 1e9
+            click.echo(f"\r{label}: {done:.2f} GB, {done / seconds:.2f} GB/s ", nl=False, err=True)
+
+    try:
+        yield advance
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+def lineage_document(lineage: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return a predicate as JSON."""
+    from parentage.manifest.lineage import to_document  # noqa: PLC0415
+
+    return to_document(lineage)

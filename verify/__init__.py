@@ -1,0 +1,1 @@
+"""Recipes executed and compared, evidence and verdicts. The only room with torch."""

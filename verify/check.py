@@ -1,0 +1,282 @@
+"""The whole examination of a release: numbered steps, evidence, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from parentage.attest import oms
+from parentage.attest.claims import find_lineage
+from parentage.attest.opening import Opened, open_bundle
+from parentage.attest.trust import TrustedKeys
+from parentage.manifest import digest, table
+from parentage.manifest.digest import Profile
+from parentage.manifest.errors import (
+    CannotRunError,
+    MalformedError,
+    SignatureError,
+    UnsignedError,
+    UsageError,
+)
+from parentage.manifest.files import FileSet, open_files
+from parentage.manifest.hashing import Progress
+from parentage.manifest.lineage import Lineage
+from parentage.manifest.model import Model, model_of
+from parentage.manifest.table import Table
+from parentage.verify import integrity, verdict
+from parentage.verify.report import Report, Signer
+from parentage.verify.verdict import Finding, Rung, Verdict
+
+Level = Literal["integrity", "recompute"]
+MODEL_SIG = "model.sig"
+_MAX_SIG = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What the caller asks for.
+
+    Attributes:
+        level: "recompute", or "integrity" for signature and digests only.
+        rung: weakest rung that counts as verified, "A" or "C".
+        whole_files: compare the SHA-256 of weights files too.
+        device: "auto", "cpu" or "cuda".
+        threads: of digest and recompute; None: all cores of this process.
+        progress: told of the bytes done.
+    """
+
+    level: Level = "recompute"
+    rung: Literal["A", "C"] = "A"
+    whole_files: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What the steps hand on."""
+
+    report: Report
+    demands: Demands
+    findings: list[Finding] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+
+
+def verify(
+    release: Path,
+    *,
+    trust: TrustedKeys,
+    parents: Sequence[tuple[str | None, Path]] = (),
+    against: Sequence[Path] = (),
+    demands: Demands | None = None,
+) -> Report:
+    """Verify a release and return the report; disagreements are findings, never exceptions.
+
+    Args:
+        release: its folder, or a Hub cache snapshot.
+        trust: the publisher's keys.
+        parents: (id or None, folder or file) of declared parents.
+        against: other weights to look for a hidden merge with.
+        demands: how much to check.
+
+    Raises:
+        UsageError: a path does not exist.
+        CannotRunError: an extra or a device is missing.
+    """
+    # The examination, in this order; each step is labelled where it happens:
+    # (0) find signature and claims; without them there is nothing to verify.
+    # (1) verify the publisher's OMS signature, and only then read its payload.
+    # (2) verify the lineage bundle, and only then read its payload.
+    # (3) match all three subjects: the OMS root alone does not bind file names.
+    # (4) compare files on disk with the signed list: missing, extra, changed, ignored.
+    # (5) compare every tensor, header and leaf with the signed table, and the weights root.
+    # (6) find the parents by the root of their weights.
+    # (7) recompute every computable step and compare element by element.
+    # (8) look for contradictions in declared steps, and for merges that nobody declared.
+    # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
+    state = _State(Report(release=str(release)), demands or Demands())
+    state.report.demanded = state.demands.rung if state.demands.level == "recompute" else "integrity"
+    try:
+        with open_files(release) as files, ExitStack() as stack:
+            _examine(state, files, trust, parents, against, stack)
+    except UnsignedError as error:
+        state.findings.append(verdict.of_error(error))
+        _close(state, Verdict.UNSIGNED)
+        return state.report
+    except (MalformedError, SignatureError) as error:
+        state.findings.append(verdict.of_error(error))
+        state.not_checked.append("everything after this failure")
+    _close(state, None)
+    return state.report
+
+
+def _examine(
+    state: _State,
+    files: FileSet,
+    trust: TrustedKeys,
+    parents: Sequence[tuple[str | None, Path]],
+    against: Sequence[Path],
+    stack: ExitStack,
+) -> None:
+    signature, lineage = _open_claims(state, files, trust)
+    signed = oms.parse(signature.statement)
+    model = model_of(files)
+    claimed = _open_table(files, signed)
+    profiles = tuple(p for p in digest.PROFILES if p in claimed.roots)
+    checked = integrity.check_files(model, signed)  # (4)
+    integrity.check_bytes(  # (5)
+        checked,
+        model,
+        signed,
+        claimed,
+        profiles=profiles,
+        whole_files=state.demands.whole_files,
+        threads=state.demands.threads,
+        progress=state.demands.progress,
+    )
+    state.report.coverage = checked.coverage
+    state.findings += checked.findings
+    state.findings += _check_root(lineage, claimed, model)
+    roots = checked.digests.roots if checked.digests else {}
+    state.report.root = {str(profile): root for profile, root in roots.items()}
+    if not state.demands.whole_files:
+        state.not_checked.append(
+            "SHA-256 of weights files (their tensors and headers were compared; --files does both)"
+        )
+    if state.demands.level == "integrity":
+        state.not_checked.append("the recipe: nothing was recomputed")
+        return
+    _history(state, model, lineage, parents, against, profiles, stack)
+
+
+def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
+    if MODEL_SIG not in files.files:  # (0)
+        raise UnsignedError(
+            "no signature here",
+            where=str(files.root),
+            expected=f"{MODEL_SIG} and .parentage/claims.jsonl",
+            hint="ask the publisher for a signed release, or sign it: parentage declare, parentage sign",
+        )
+    signature = open_bundle(files.files[MODEL_SIG].read_small(_MAX_SIG), trust, MODEL_SIG)  # (1)
+    if signature.statement.predicate_type != oms.PREDICATE:
+        raise MalformedError(
+            "model.sig holds another statement",
+            where=MODEL_SIG,
+            expected=oms.PREDICATE,
+            found=signature.statement.predicate_type,
+        )
+    state.report.signer = Signer(key_sha256=signature.signer.fingerprint)
+    lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
+    if ignored:
+        state.not_checked.append(f"{ignored} lines of claims.jsonl by other keys, or of other kinds")
+    return signature, lineage
+
+
+def _open_table(files: FileSet, signed: oms.Oms) -> Table:
+    """Read tensor table and leaves; both are covered by the signature's file digests."""
+    import hashlib  # noqa: PLC0415
+
+    parts: dict[str, bytes] = {}
+    for name in (table.TENSORS, table.LEAVES):
+        if name not in files.files or name not in signed.resources:
+            raise MalformedError("release has no signed tensor table", where=name)
+        parts[name] = files.files[name].read_small(table.MAX_TABLE)
+        found = hashlib.sha256(parts[name]).hexdigest()
+        if found != signed.resources[name]:
+            raise MalformedError(
+                "file is not the signed one", where=name, expected=signed.resources[name], found=found
+            )
+    claimed = table.parse(parts[table.TENSORS])
+    table.check_leaves(claimed, parts[table.LEAVES])
+    return claimed
+
+
+def _check_root(lineage: Lineage, claimed: Table, model: Model) -> list[Finding]:
+    said = lineage.weights
+    found: list[Finding] = []
+    if dict(said.root) != dict(claimed.roots):
+        found.append(
+            verdict.finding(
+                "weights-root",
+                "the lineage is about other weights",
+                where=table.TENSORS,
+                expected=str(dict(said.root)),
+                found=str(dict(claimed.roots)),
+            )
+        )
+    if said.tensors != len(claimed.tensors) or said.bytes != str(
+        sum(line.offsets[1] - line.offsets[0] for line in claimed.tensors.values())
+    ):
+        found.append(
+            verdict.finding(
+                "weights-size",
+                "the lineage counts other tensors or bytes than the table",
+                where=str(model.root),
+                expected=f"{said.tensors} tensors, {said.bytes} bytes",
+                found=f"{len(claimed.tensors)} tensors",
+            )
+        )
+    return found
+
+
+def _history(
+    state: _State,
+    model: Model,
+    lineage: Lineage,
+    parents: Sequence[tuple[str | None, Path]],
+    against: Sequence[Path],
+    profiles: Sequence[Profile],
+    stack: ExitStack,
+) -> None:
+    try:
+        # The one place where torch comes in: everything before this works without it.
+        from parentage.verify.history import examine_history  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise CannotRunError(
+            "recompute needs torch, which is not installed",
+            hint="pip install 'parentage[recompute]', or verify --level integrity",
+        ) from error
+    for _, path in [*parents, *((None, p) for p in against)]:
+        if not path.exists():
+            raise UsageError("no such file or folder", where=str(path))
+    outcome = examine_history(
+        model,
+        lineage,
+        state.report.root,
+        parents=parents,
+        against=against,
+        profiles=profiles,
+        device=state.demands.device,
+        threads=state.demands.threads,
+        progress=state.demands.progress,
+        stack=stack,
+    )
+    report = state.report
+    report.steps, report.tensors = outcome.steps, outcome.tensors
+    report.parents_found, report.parents_missing = outcome.found, outcome.missing
+    report.device, report.reached = outcome.device, outcome.reached
+    state.findings += outcome.findings
+    state.not_checked += outcome.not_checked
+
+
+def _close(state: _State, forced: Verdict | None) -> None:
+    """(9) Decide."""
+    report, demands = state.report, state.demands
+    report.findings = sorted(state.findings, key=lambda found: not found.refutes)
+    report.not_checked = state.not_checked
+    if forced is not None:
+        report.decide(forced)
+    elif any(found.refutes for found in report.findings):
+        report.decide(Verdict.REFUTED)
+    elif demands.level == "integrity":
+        report.decide(Verdict.VERIFIED)
+    else:
+        enough = {Rung.EXACT} | ({Rung.IN_CELL} if demands.rung == "C" else set())
+        proven = bool(report.steps) and all(step.rung in enough for step in report.steps)
+        report.decide(Verdict.VERIFIED if proven else Verdict.UNPROVEN)

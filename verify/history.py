@@ -1,0 +1,332 @@
+"""Steps 6 to 8 of the examination: parents, recompute, declared steps, hidden merges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parentage.manifest.digest import Profile
+from parentage.manifest.errors import ParentageError, RecipeError
+from parentage.manifest.hashing import Progress, default_threads
+from parentage.manifest.lineage import Lineage
+from parentage.manifest.model import Model
+from parentage.manifest.recipe import DECLARED, Opaque, Step, Training
+from parentage.verify import blend, engine, parents as parenthood, training, verdict
+from parentage.verify.engine import Engine, StepSource
+from parentage.verify.recompute import TensorResult, compare
+from parentage.verify.report import StepReport, summarise
+from parentage.verify.sources import FileSource, Source
+from parentage.verify.verdict import Finding, Rung, finding
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the steps found out."""
+
+    device: str
+    found: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    steps: list[StepReport] = field(default_factory=list)
+    tensors: list[TensorResult] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    reached: str = ""
+
+
+def examine_history(
+    model: Model,
+    lineage: Lineage,
+    root: dict[str, str],
+    *,
+    parents: Sequence[tuple[str | None, Path]],
+    against: Sequence[Path],
+    profiles: Sequence[Profile],
+    device: str,
+    threads: int | None,
+    progress: Progress | None,
+    stack: ExitStack,
+) -> Outcome:
+    """Find parents, recompute what can be, check what is declared, look for hidden merges."""
+    where = engine.pick_device(device)
+    runner = Engine(where, threads or default_threads(), progress)
+    outcome = Outcome(device=str(where))
+    release = FileSource(model)
+    given: list[tuple[str | None, parenthood.Candidate]] = []
+    for wanted, path in [*parents, *((None, path) for path in against)]:  # (6)
+        try:
+            opened, candidate = parenthood.load(
+                path, profiles=profiles, threads=threads, progress=progress
+            )
+        except ParentageError as error:
+            outcome.findings.append(parenthood.unreadable(path, error))
+            continue
+        stack.callback(opened.files.close)
+        given.append((wanted, candidate))
+    matched = parenthood.match(lineage.parents, given[: len(given)])
+    outcome.found, outcome.missing = sorted(matched.found), matched.missing
+    suspects = {id(c) for _, c in given[-len(against) :]} if against else set()
+    labels = {c.label for _, c in given if id(c) in suspects}
+    outcome.findings += [n for n in matched.notes if n.where not in labels]
+    _name(matched.found)
+    _recipe(runner, outcome, release, lineage, root, matched.found)  # (7)
+    if against or not lineage.recipe.steps or isinstance(lineage.recipe.steps[-1], DECLARED):
+        candidates = list({id(c): c for _, c in given}.values())
+        outcome.findings += _hidden(runner, release, candidates, root, lineage, outcome)  # (8)
+    return outcome
+
+
+def _name(found: dict[str, parenthood.Candidate]) -> None:
+    for parent_id, candidate in found.items():
+        candidate.label = parent_id
+
+
+def _recipe(
+    runner: Engine,
+    outcome: Outcome,
+    release: FileSource,
+    lineage: Lineage,
+    root: dict[str, str],
+    parents: dict[str, parenthood.Candidate],
+) -> None:
+    steps = lineage.recipe.steps
+    if not steps:
+        outcome.not_checked.append("where these weights come from: the lineage declares no recipe")
+        return
+    if outcome.missing:
+        names = ", ".join(outcome.missing)
+        outcome.not_checked.append(
+            f"steps that need parents which were not given: {names} (add --parent {outcome.missing[0]}=FOLDER)"
+        )
+    sources: dict[str, Source] = {name: c.source for name, c in parents.items()}
+    try:
+        bound = engine.bind(steps, sources)
+    except RecipeError as error:
+        # Parents are the declared ones by root, so a recipe that can't run on them is false.
+        outcome.findings.append(verdict.of_error(error))
+        return
+    last = steps[-1]
+    for step in steps:
+        try:
+            if isinstance(step, DECLARED):
+                line = _declared(runner, outcome, release, step, sources | bound, final=step is last)
+            elif step.id not in bound:
+                line = _line(step, Rung.UNPROVEN, "not recomputed: a parent is missing")
+            elif step is last:
+                line = _final(runner, outcome, release, bound[step.id])
+            else:
+                line = _intermediate(runner, outcome, bound[step.id])
+        except RecipeError as error:
+            outcome.findings.append(verdict.of_error(error))
+            line = _line(step, Rung.REFUTED, error.what)
+        outcome.steps.append(line)
+    _lookup(outcome, lineage, root)
+    outcome.reached = _reached(outcome.steps)
+
+
+def _reached(steps: list[StepReport]) -> str:
+    order = [Rung.EXACT, Rung.IN_CELL, Rung.DECLARED, Rung.UNPROVEN, Rung.REFUTED]
+    worst = max((step.rung for step in steps), key=order.index)
+    names = {
+        Rung.EXACT: "A (exact)",
+        Rung.IN_CELL: "C (in-cell)",
+        Rung.DECLARED: "declared only",
+        Rung.UNPROVEN: "undecided",
+        Rung.REFUTED: "refuted",
+    }
+    return names[worst]
+
+
+def _line(step: Step, rung: Rung, summary: str, *, used: str = "", tensors: int = 0) -> StepReport:
+    op = str(step.__struct_config__.tag)
+    return StepReport(id=step.id, op=op, rung=rung, engine=used, tensors=tensors, summary=summary)
+
+
+def _final(
+    runner: Engine, outcome: Outcome, release: FileSource, source: StepSource
+) -> StepReport:
+    step = source.step
+    structure = _structure(release, source)
+    if structure:
+        outcome.findings += structure
+        return _line(step, Rung.REFUTED, structure[0].message)
+    outcome.tensors = compare(runner, release, source)
+    rung, summary = summarise(outcome.tensors)
+    used = outcome.tensors[0].engine if outcome.tensors else ""
+    refuted = [result for result in outcome.tensors if result.rung == Rung.REFUTED]
+    outcome.findings += [_mismatch(step, result) for result in refuted[:_SHOWN]]
+    if len(refuted) > _SHOWN:
+        outcome.findings.append(
+            finding("recipe-mismatch", f"and {len(refuted) - _SHOWN} more tensors", where=f"step {step.id}")
+        )
+    loose = [r for r in outcome.tensors if r.rung in {Rung.IN_CELL, Rung.UNPROVEN}]
+    if loose:
+        count = sum(r.unexplained for r in loose)
+        outcome.not_checked.append(
+            f"{len(loose)} tensors miss rung A under {used}: {count:,} elements follow no known engine "
+            f"({sum(r.ambiguous for r in loose):,} have more than one allowed value); first: {loose[0].name}"
+        )
+    return _line(step, rung, f"{summary} under {used}", used=used, tensors=len(outcome.tensors))
+
+
+def _structure(release: FileSource, source: StepSource) -> list[Finding]:
+    where = f"step {source.step.id}"
+    found: list[Finding] = []
+    for name in sorted(source.specs.keys() - release.specs.keys())[:_SHOWN]:
+        found.append(finding("tensor-not-there", f"{where} makes a tensor that the release lacks", where=name))
+    for name in sorted(release.specs.keys() - source.specs.keys())[:_SHOWN]:
+        found.append(finding("tensor-from-nowhere", f"{where} does not make this tensor", where=name))
+    for name in sorted(release.specs.keys() & source.specs.keys()):
+        if release.specs[name] != source.specs[name]:
+            want, have = source.specs[name], release.specs[name]
+            found.append(
+                finding(
+                    "tensor-form",
+                    f"{where} makes another dtype or shape",
+                    where=name,
+                    expected=f"{want.dtype} {list(want.shape)}",
+                    found=f"{have.dtype} {list(have.shape)}",
+                )
+            )
+    return found[:_SHOWN]
+
+
+def _mismatch(step: Step, result: TensorResult) -> Finding:
+    first = result.first
+    return finding(
+        "recipe-mismatch",
+        f"{result.differing:,} of {result.elements:,} elements are not what step {step.id} gives "
+        f"under {result.engine}",
+        where=f"{result.name}[{first.index if first else '?'}]",
+        expected=first.expected if first else "",
+        found=first.found if first else "",
+    )
+
+
+def _intermediate(runner: Engine, outcome: Outcome, source: StepSource) -> StepReport:
+    """Compare a step's recomputed root with the declared one, engine by engine."""
+    step = source.step
+    if not step.output:
+        return _line(step, Rung.EXACT, "recomputed as an input of the next step", used=source.variant)
+    profiles: list[Profile] = list(step.output)
+    found: dict[Profile, str] = {}
+    for variant in source.method.variants:
+        source.variant = variant
+        found = engine.roots(runner, source, profiles)
+        if found == dict(step.output):
+            summary = f"rung A: recomputed weights root equals the declared one under {variant}"
+            return _line(step, Rung.EXACT, summary, used=variant, tensors=len(source.specs))
+    source.variant = source.method.variants[0]
+    if source.method.deterministic:
+        outcome.findings.append(
+            finding(
+                "step-output",
+                f"step {step.id} does not give the output that it declares",
+                where=f"step {step.id}",
+                expected=str(dict(step.output)),
+                found=str(found),
+            )
+        )
+        return _line(step, Rung.REFUTED, "recomputed weights root is another")
+    outcome.not_checked.append(f"step {step.id}: no known engine gives the declared output root")
+    return _line(step, Rung.UNPROVEN, "no known engine gives the declared output root")
+
+
+def _declared(
+    runner: Engine,
+    outcome: Outcome,
+    release: FileSource,
+    step: Training | Opaque,
+    sources: dict[str, Source],
+    *,
+    final: bool,
+) -> StepReport:
+    """(8) A declared step can be contradicted, never confirmed."""
+    base = sources.get(step.inputs[0])
+    kind = "training" if isinstance(step, Training) else "an opaque step"
+    if not final or base is None:
+        outcome.not_checked.append(f"step {step.id}: {kind}, declared only")
+        return _line(step, Rung.DECLARED, "declared only; nothing of it was checked")
+    if isinstance(step, Opaque):
+        outcome.not_checked.append(f"step {step.id}: an opaque step can't be recomputed")
+        return _line(step, Rung.DECLARED, f"declared only: {step.description}")
+    trace = training.examine(runner, release, base, step)
+    outcome.findings += trace.findings
+    if trace.nothing:
+        origin = step.inputs[0]
+        what = f"the output of step `{origin}`" if isinstance(base, StepSource) else f"parent `{origin}`, unchanged"
+        outcome.findings.append(
+            finding(
+                "is-intermediate" if isinstance(base, StepSource) else "no-trace",
+                f"this is {what}: all {trace.tensors} tensors are bit-identical, and the declared "
+                f"training step `{step.id}` ({step.training.steps} steps) left no trace at all",
+                where=f"step {step.id}",
+                hint="upload the trained weights, or declare what this is",
+            )
+        )
+        return _line(step, Rung.REFUTED, "left no trace at all", tensors=trace.tensors)
+    outcome.not_checked.append(
+        f"step {step.id}: that this training happened ({step.training.method}, {step.training.steps} steps); "
+        "a log that could be replayed is not part of this release"
+    )
+    if not trace.comparable or any(f.refutes for f in trace.findings):
+        return _line(step, Rung.REFUTED, "contradicted by the weights", tensors=trace.tensors)
+    summary = (
+        f"declared; not contradicted: {trace.tensors_changed} of {trace.tensors} tensors and "
+        f"{trace.elements_changed / trace.elements:.1%} of the elements moved"
+    )
+    if training.speed_limit(step) is not None:
+        summary += ", none further than the declared learning rates allow"
+    return _line(step, Rung.DECLARED, summary, tensors=trace.tensors)
+
+
+def _lookup(outcome: Outcome, lineage: Lineage, root: dict[str, str]) -> None:
+    """Look the release's root up among declared parents and step outputs."""
+    *earlier, last = lineage.recipe.steps
+    codes = {found.code for found in outcome.findings}
+    if not isinstance(last, DECLARED) or codes & {"is-intermediate", "no-trace"}:
+        return
+    for step in earlier:
+        if step.output and dict(step.output) == root:
+            outcome.findings.append(
+                finding(
+                    "is-intermediate",
+                    f"this is the output of step `{step.id}`: the declared step `{last.id}` left no trace",
+                    where=f"step {last.id}",
+                )
+            )
+    for parent in lineage.parents:
+        if dict(parent.weights) == root:
+            outcome.findings.append(
+                finding(
+                    "no-trace",
+                    f"this is parent `{parent.id}`, unchanged: the declared step `{last.id}` left no trace",
+                    where=f"step {last.id}",
+                )
+            )
+
+
+def _hidden(
+    runner: Engine,
+    release: FileSource,
+    candidates: Sequence[parenthood.Candidate],
+    root: dict[str, str],
+    lineage: Lineage,
+    outcome: Outcome,
+) -> list[Finding]:
+    """Look for a merge that the recipe does not declare, among all the weights at hand."""
+    if any(found.code in {"is-intermediate", "no-trace"} for found in outcome.findings):
+        return []
+    if outcome.tensors and all(r.rung == Rung.EXACT for r in outcome.tensors):
+        return []
+    found = blend.search(runner, release, candidates, root)
+    if not found and len(candidates) > 1:
+        outcome.not_checked.append(
+            f"merges with models that were not given (looked among {len(candidates)} for blends of two)"
+        )
+    elif not found and lineage.recipe.steps:
+        outcome.not_checked.append("hidden merges: give suspected parents with --against")
+    return found

@@ -1,0 +1,174 @@
+"""Do these bytes match what was signed: every file, every tensor, every header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from parentage.attest import oms
+from parentage.attest.oms import Oms
+from parentage.manifest import table
+from parentage.manifest.digest import Profile
+from parentage.manifest.hashing import Digests, Progress, hash_model
+from parentage.manifest.model import Model
+from parentage.manifest.table import Table
+from parentage.verify.verdict import Finding, finding
+
+_SHOWN = 20
+
+
+class Coverage(msgspec.Struct, kw_only=True):
+    """What was looked at, of how much.
+
+    Attributes:
+        files, files_signed, files_ignored: counts of files on disk.
+        bytes, bytes_signed: their sizes.
+        tensors, tensor_bytes: what the weights hold.
+        tensors_checked: whose identity was compared.
+        file_hashes: whether weights files were also compared by SHA-256.
+    """
+
+    files: int = 0
+    files_signed: int = 0
+    files_ignored: int = 0
+    bytes: int = 0
+    bytes_signed: int = 0
+    tensors: int = 0
+    tensor_bytes: int = 0
+    tensors_checked: int = 0
+    file_hashes: bool = False
+
+
+@dataclass(slots=True)
+class Integrity:
+    """The result of the integrity check."""
+
+    coverage: Coverage
+    findings: list[Finding] = field(default_factory=list)
+    digests: Digests | None = None
+
+
+def check_files(model: Model, signed: Oms) -> Integrity:
+    """Compare names and sizes of what is on disk with what was signed."""
+    result = Integrity(Coverage())
+    on_disk = model.files.files
+    ignored = {name for name in on_disk if oms.is_ignored(name, signed.ignore_paths)}
+    present = set(on_disk) - ignored
+    cover = result.coverage
+    cover.files, cover.files_ignored = len(on_disk), len(ignored)
+    cover.files_signed = len(present & set(signed.resources))
+    cover.bytes = sum(on_disk[name].size for name in present)
+    cover.bytes_signed = sum(on_disk[name].size for name in present & set(signed.resources))
+    for name in oms.dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
+        result.findings.append(
+            finding("ignored-content", "a file that loaders read is not signed: the signer ignores it", where=name)
+        )
+    for name in sorted(set(signed.resources) - present):
+        result.findings.append(finding("file-missing", "signed file is missing", where=name))
+    for name in sorted(present - set(signed.resources)):
+        result.findings.append(
+            finding("file-unsigned", "file is not covered by the signature", where=name, hint="remove it")
+        )
+    return result
+
+
+def check_bytes(
+    result: Integrity,
+    model: Model,
+    signed: Oms,
+    claimed: Table,
+    *,
+    profiles: Sequence[Profile],
+    whole_files: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> None:
+    """Compare every byte: weights by tensor identity and header digest, other files by SHA-256.
+
+    No gap is allowed in a safetensors file, so identities and header cover all of its bytes;
+    `whole_files` compares their SHA-256 as well.
+    """
+    signed_here = set(signed.resources) & set(model.files.files)
+    plain = signed_here - set(model.headers)
+    hashed = plain | (signed_here & set(model.headers) if whole_files else set())
+    digests = hash_model(
+        model, profiles=profiles, files=hashed, threads=threads, progress=progress
+    )
+    result.digests = digests
+    cover = result.coverage
+    cover.tensors, cover.tensor_bytes = len(model.tensors), model.nbytes
+    cover.file_hashes = whole_files
+    for name, found in sorted(digests.files.items()):
+        if found != signed.resources[name]:
+            result.findings.append(
+                finding(
+                    "file-digest",
+                    "file is not the signed one",
+                    where=name,
+                    expected=f"sha256 {signed.resources[name]}",
+                    found=f"sha256 {found}",
+                )
+            )
+    _check_weights_files(result, model, signed, claimed)
+    _check_tensors(result, model, claimed, digests)
+
+
+def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: Table) -> None:
+    for name in sorted(set(claimed.files) | set(model.headers)):
+        if name not in claimed.files or name not in model.headers:
+            result.findings.append(
+                finding("weights-files", "weights file not in both folder and tensor table", where=name)
+            )
+            continue
+        line = claimed.files[name]
+        if line.sha256 != signed.resources.get(name):
+            result.findings.append(
+                finding(
+                    "table-contradicts-signature",
+                    "tensor table and model.sig name different contents for one file",
+                    where=name,
+                    expected=str(signed.resources.get(name)),
+                    found=line.sha256,
+                )
+            )
+        if line.header != model.headers[name].sha256 or line.size != model.files.files[name].size:
+            result.findings.append(
+                finding(
+                    "header-digest",
+                    "safetensors header or size is not the signed one",
+                    where=name,
+                    expected=f"{line.header} ({line.size} bytes)",
+                    found=f"{model.headers[name].sha256} ({model.files.files[name].size} bytes)",
+                )
+            )
+
+
+def _check_tensors(result: Integrity, model: Model, claimed: Table, digests: Digests) -> None:
+    for name in sorted(set(claimed.tensors) - set(model.tensors)):
+        result.findings.append(finding("tensor-missing", "signed tensor is missing", where=name))
+    for name in sorted(set(model.tensors) - set(claimed.tensors)):
+        result.findings.append(finding("tensor-unsigned", "tensor is not in the table", where=name))
+    wrong = 0
+    for name in sorted(set(model.tensors) & set(claimed.tensors)):
+        line, found = claimed.tensors[name], digests.tensors[name]
+        result.coverage.tensors_checked += 1
+        for profile, identity in found.identity.items():
+            if identity == line.identity.get(profile):
+                continue
+            wrong += 1
+            if wrong <= _SHOWN:
+                result.findings.append(
+                    finding(
+                        "tensor-digest",
+                        "tensor is not the signed one",
+                        where=f"{line.file}: {name}",
+                        expected=f"{profile} {line.identity.get(profile)}",
+                        found=f"{profile} {identity}",
+                    )
+                )
+    if wrong > _SHOWN:
+        result.findings.append(
+            finding("tensor-digest", f"and {wrong - _SHOWN} more tensors", where=table.TENSORS)
+        )

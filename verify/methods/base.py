@@ -1,0 +1,87 @@
+"""What a method is: a step bound to its inputs, computing any element range of any output tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from parentage.manifest.errors import ShapeMismatchError
+from parentage.manifest.tensor import TensorSpec
+from parentage.verify.sources import Scratch, Source
+
+Interval = tuple[Tensor, Tensor]
+"""The smallest and the largest stored value that a claim allows, element by element."""
+
+
+class Method(Protocol):
+    """A computable step.
+
+    Attributes:
+        specs: the output's tensors.
+        variants: names of the engines that the step's profile stands for, the likeliest first.
+        deterministic: whether the profile leaves no freedom at all: one other bit refutes it.
+    """
+
+    variants: tuple[str, ...]
+    deterministic: bool
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Names, dtypes and shapes of the output."""
+
+    def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
+        """Return elements [start, stop) of an output tensor in its stored dtype."""
+
+    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+        """Return the values that any engine within the proven bound can store; None: no bound."""
+
+    def alias(self, name: str) -> tuple[Source, str] | None:
+        """Return where a tensor is copied from unchanged; None where it is computed."""
+
+
+def same_tensors(where: str, inputs: Mapping[str, Source]) -> Mapping[str, TensorSpec]:
+    """Return the specs of the first input after checking that all inputs have the same.
+
+    Raises:
+        ShapeMismatchError: another architecture, a missing or extra tensor, another shape.
+    """
+    (first_id, first), *others = inputs.items()
+    for other_id, other in others:
+        missing = sorted(first.specs.keys() - other.specs.keys())
+        extra = sorted(other.specs.keys() - first.specs.keys())
+        if missing or extra:
+            raise ShapeMismatchError(
+                "inputs of a step have different tensors",
+                where=f"{where}: {(missing or extra)[0]}",
+                expected=f"the {len(first.specs)} tensors of {first_id}",
+                found=f"{other_id}: {len(missing)} missing, {len(extra)} extra",
+            )
+        for name, spec in first.specs.items():
+            if other.specs[name].shape != spec.shape:
+                raise ShapeMismatchError(
+                    "inputs of a step have different shapes",
+                    where=f"{where}: {name}",
+                    expected=f"{first_id}: {list(spec.shape)}",
+                    found=f"{other_id}: {list(other.specs[name].shape)}",
+                )
+    return first.specs
+
+
+def same_values(
+    where: str, name: str, parts: list[Tensor]
+) -> Tensor:
+    """Return an integer or boolean tensor after checking that all inputs hold the same.
+
+    Raises:
+        ShapeMismatchError: they differ, so no merge of them is defined.
+    """
+    for part in parts[1:]:
+        if part.dtype != parts[0].dtype or not bool((part == parts[0]).all()):
+            raise ShapeMismatchError(
+                "inputs differ in a tensor that is not floating-point",
+                where=f"{where}: {name}",
+                expected="equal values, to be copied",
+            )
+    return parts[0]

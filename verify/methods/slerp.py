@@ -1,0 +1,249 @@
+"""slerp/v1: spherical interpolation of whole tensors (Shoemake 1985), lerp where |cos| > 0.9995.
+
+parentage-1   <a,a>, <b,b>, <a,b> in float64 by blocks of 4096 elements, each block and then the list
+              of blocks summed as a binary tree; cos = ab / (sqrt(aa) sqrt(bb)); the coefficients
+              sin((1-t)θ)/sin θ and sin(tθ)/sin θ to 50 digits, rounded to float64;
+              y = RN_store(RN(c_a a) + RN(c_b b)).
+mk-0.1.5      fp32 norms of chunks of 2^20 elements, norm of those norms, dot of the normalised
+              chunks, coefficients in fp32, c_a a + c_b b unfused (merge_methods/slerp.py). Its
+              reductions depend on threads and kernels, so a tensor may miss rung A.
+mk-0.1.4      as mk-0.1.5 but through numpy and BLAS; reductions likewise.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from parentage.manifest.errors import RecipeError
+from parentage.manifest.recipe import Slerp, matches, ratio
+from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.verify.methods.base import Interval, same_tensors, same_values
+from parentage.verify.rounding import DTYPES, round_once
+from parentage.verify.sources import Scratch, Source
+
+THRESHOLD: Final = 0.9995
+BLOCK: Final = 4096
+_PIECE: Final = 1 << 18
+_MK_CHUNK: Final = 1 << 20
+#: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
+SCALAR_BOX: Final = 1e-2
+_DIGITS: Final = 50
+_VARIANTS: Final = {
+    "parentage-1": ("parentage-1",),
+    "mk-0.1.5": ("mk-0.1.5",),
+    "mk-0.1.4": ("mk-0.1.4",),
+}
+
+
+class SlerpMethod:
+    """A bound slerp/v1; coefficients are computed once a tensor and engine."""
+
+    def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
+        if step.arithmetic.profile not in _VARIANTS:
+            raise RecipeError(
+                "profile does not know this op",
+                where=f"step {step.id}",
+                expected=", ".join(_VARIANTS),
+                found=step.arithmetic.profile,
+            )
+        self._step = step
+        self._where = f"step {step.id}"
+        self._a, self._b = (inputs[name] for name in step.inputs)
+        self._inputs = same_tensors(self._where, {name: inputs[name] for name in step.inputs})
+        self.variants = _VARIANTS[step.arithmetic.profile]
+        self.deterministic = step.arithmetic.profile == "parentage-1"
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(name, self._store(spec), spec.shape)
+            for name, spec in self._inputs.items()
+        }
+        self._known: dict[tuple[str, str], tuple[float, float]] = {}
+        self._locks: dict[str, threading.Lock] = {name: threading.Lock() for name in self.specs}
+
+    def _store(self, spec: TensorSpec) -> str:
+        arithmetic = self._step.arithmetic
+        if spec.dtype not in FLOAT_DTYPES:
+            return spec.dtype
+        return arithmetic.store or arithmetic.compute or spec.dtype
+
+    def t(self, name: str) -> Fraction:
+        """Return the exact t of a tensor."""
+        for override in self._step.params.overrides:
+            if matches(name, override.tensors):
+                return ratio(override.t)
+        return ratio(self._step.params.t)
+
+    def coefficients(self, name: str, variant: str) -> tuple[float, float]:
+        """Return (c_a, c_b) of a tensor under one engine."""
+        with self._locks[name]:
+            found = self._known.get((name, variant))
+            if found is None:
+                scratch = Scratch(self._device)
+                found = (
+                    self._exact(name, scratch)
+                    if variant == "parentage-1"
+                    else self._mergekit(name, scratch)
+                )
+                self._known[name, variant] = found
+            return found
+
+    _device = torch.device("cpu")
+
+    def _exact(self, name: str, scratch: Scratch) -> tuple[float, float]:
+        sums: list[list[Tensor]] = [[], [], []]
+        elements = self.specs[name].elements
+        for start in range(0, elements, _PIECE):
+            scratch.reset()
+            stop = min(start + _PIECE, elements)
+            a = self._a.read(name, start, stop, scratch).to(torch.float64)
+            b = self._b.read(name, start, stop, scratch).to(torch.float64)
+            for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
+                found.append(_block_sums(left * right))
+        aa, bb, ab = (_tree(torch.cat(found)) if found else 0.0 for found in sums)
+        return coefficients(aa, bb, ab, self.t(name))
+
+    def _mergekit(self, name: str, scratch: Scratch) -> tuple[float, float]:
+        """Mirror merge_methods/slerp.py of mergekit 0.1.5 for one tensor."""
+        elements = self.specs[name].elements
+        compute = self._step.arithmetic.compute
+        ranges = [
+            (start, min(start + _MK_CHUNK, elements)) for start in range(0, elements, _MK_CHUNK)
+        ]
+
+        def read(source: Source, start: int, stop: int) -> Tensor:
+            values = source.read(name, start, stop, scratch)
+            values = values.to(DTYPES[compute]) if compute else values
+            return values.to(torch.float32).reshape(1, -1)
+
+        norms: list[list[Tensor]] = [[], []]
+        for start, stop in ranges:
+            scratch.reset()
+            for found, source in zip(norms, (self._a, self._b), strict=True):
+                part = read(source, start, stop)
+                found.append(torch.linalg.vector_norm(part, dim=1, keepdim=True))
+        whole = [torch.linalg.vector_norm(torch.stack(found), dim=0) for found in norms]
+        norm_a, norm_b = (torch.where(norm > 1e-8, norm, 1.0) for norm in whole)
+        dots: list[Tensor] = []
+        for start, stop in ranges:
+            scratch.reset()
+            x = read(self._a, start, stop) / norm_a
+            y = read(self._b, start, stop) / norm_b
+            dots.append((x * y).sum(dim=1, keepdim=True))
+        dot = torch.stack(dots).sum(dim=0).clamp(-1, 1)
+        t = torch.tensor(float(self.t(name)), dtype=torch.float32).reshape(-1, 1)
+        linear = dot.abs() > THRESHOLD
+        theta = torch.acos(torch.where(linear, 0.0, dot))
+        sin_theta = torch.sin(theta)
+        c_a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sin_theta)
+        c_b = torch.where(linear, t, torch.sin(t * theta) / sin_theta)
+        return float(c_a), float(c_b)
+
+    def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
+        """Return the interpolated elements under one engine."""
+        if self.specs[name].dtype not in FLOAT_DTYPES:
+            parts = [s.read(name, start, stop, scratch) for s in (self._a, self._b)]
+            return same_values(self._where, name, parts)
+        c_a, c_b = self.coefficients(name, variant)
+        a = self._a.read(name, start, stop, scratch)
+        b = self._b.read(name, start, stop, scratch)
+        store = self.specs[name].dtype
+        if variant == "parentage-1":
+            exact = a.to(torch.float64).mul(c_a).add_(b.to(torch.float64).mul(c_b))
+            return round_once(exact, store)
+        compute = self._step.arithmetic.compute
+        a, b = (part.to(DTYPES[compute]) if compute else part for part in (a, b))
+        mixed = a.to(torch.float32).mul(c_a).add_(b.to(torch.float32).mul(c_b))
+        return mixed.to(a.dtype).to(DTYPES[store])
+
+    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+        """Return the values within the box of the scalars; too wide to prove, enough to refute."""
+        store = self.specs[name].dtype
+        if self.deterministic or store not in FLOAT_DTYPES:
+            return None
+        c_a, c_b = self.coefficients(name, "parentage-1")
+        a = self._a.read(name, start, stop, scratch).to(torch.float64)
+        b = self._b.read(name, start, stop, scratch).to(torch.float64)
+        exact = a * c_a + b * c_b
+        # cos within the box moves the coefficients by at most the box, to first order.
+        error = (a.abs().mul_(abs(c_a)) + b.abs().mul_(abs(c_b))).mul_(SCALAR_BOX).add_(2.0**-140)
+        return round_once(exact - error, store), round_once(exact + error, store)
+
+    def alias(self, name: str) -> tuple[Source, str] | None:
+        """Return None: an interpolation is computed."""
+        return None
+
+
+def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, float]:
+    """Return the two coefficients of slerp from <a,a>, <b,b>, <a,b>, rounded to float64."""
+    lengths = math.sqrt(aa) * math.sqrt(bb)
+    cosine = ab / lengths if lengths > 0 else 1.0
+    if not abs(cosine) <= THRESHOLD:
+        return float(1 - t), float(t)
+    with localcontext() as context:
+        context.prec = _DIGITS
+        theta = _acos(Decimal(cosine))
+        share = Decimal(t.numerator) / Decimal(t.denominator)
+        sine = _sin(theta)
+        return float(_sin((1 - share) * theta) / sine), float(_sin(share * theta) / sine)
+
+
+def _sin(x: Decimal) -> Decimal:
+    """Taylor series; |x| <= pi here, so 60 digits of cancellation headroom are never needed."""
+    term = total = x
+    n = 1
+    while abs(term) > Decimal(10) ** -(_DIGITS + 5):
+        term *= -x * x / ((n + 1) * (n + 2))
+        total += term
+        n += 2
+    return total
+
+
+def _acos(c: Decimal) -> Decimal:
+    """Return acos(c) = 2 atan(sqrt((1-c)/(1+c))), halving the argument until the series is fast."""
+    x = ((1 - c) / (1 + c)).sqrt()
+    halvings = 0
+    while x > Decimal("0.1"):
+        x = x / (1 + (1 + x * x).sqrt())
+        halvings += 1
+    term = total = x
+    n = 1
+    while abs(term) > Decimal(10) ** -(_DIGITS + 5):
+        term *= -x * x
+        total += term / (n + 2)
+        n += 2
+    return total * 2 ** (halvings + 1)
+
+
+def _block_sums(products: Tensor) -> Tensor:
+    """Sum blocks of 4096 float64 values, each as a binary tree; the last is padded with zeros."""
+    short = -products.numel() % BLOCK
+    rows = torch.nn.functional.pad(products, (0, short)).reshape(-1, BLOCK)
+    width = BLOCK
+    while width > 1:
+        width //= 2
+        rows = rows[:, :width] + rows[:, width : 2 * width]
+    return rows.reshape(-1)
+
+
+def _tree(values: Tensor) -> float:
+    """Sum a list as a binary tree over the next power of two, padded with zeros."""
+    width = 1
+    while width < values.numel():
+        width *= 2
+    values = torch.nn.functional.pad(values, (0, width - values.numel()))
+    while width > 1:
+        width //= 2
+        values = values[:width] + values[width : 2 * width]
+    return float(values[0])
+
+
+def slerp(step: Slerp, inputs: Mapping[str, Source]) -> SlerpMethod:
+    """Bind slerp/v1."""
+    return SlerpMethod(step, inputs)

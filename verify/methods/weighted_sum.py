@@ -1,0 +1,239 @@
+"""weighted_sum/v1: linear merge, soup, add-difference and task arithmetic.
+
+parentage-1   y = RN_store(c_1 x_1 + c_2 x_2 + ...): coefficients c_i by exact rational arithmetic,
+              rounded to float64; each product and each sum rounded to float64 (never fused), in
+              input order; one rounding to the stored dtype.
+mk-0.1.5      linear: acc = fma(x_i, w_i, acc) in fp32 from 0, in input order; acc / sum(w); rounded
+              to `compute`, then to `store` (merge_methods/linear.py). "unfused" where the build has
+              no FMA: acc + RN(x_i w_i).
+mk-0.1.4      linear: RN(w_i x_i) in `compute`, summed in fp32, rounded, divided, rounded.
+both mk       task arithmetic: RN(x_i - b), RN(. w_i), sum in fp32, rounded, divided by the weights'
+              sum if normalised, times lambda unless 1, RN(b + .), each in `compute`
+              (merge_methods/generalized_task_arithmetic.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from parentage.manifest.errors import RecipeError
+from parentage.manifest.recipe import WeightedSum, matches, ratio
+from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.verify.methods.base import Interval, same_tensors, same_values
+from parentage.verify.rounding import DTYPES, TINY, UNIT, fma, fp32, round_once, rounded
+from parentage.verify.sources import Scratch, Source
+
+_VARIANTS = {
+    "parentage-1": ("parentage-1",),
+    "mk-0.1.5": ("mk-0.1.5/fma", "mk-0.1.5/unfused"),
+    "mk-0.1.4": ("mk-0.1.4",),
+}
+
+
+class WeightedSumMethod:
+    """A bound weighted_sum/v1."""
+
+    def __init__(self, step: WeightedSum, inputs: Mapping[str, Source]) -> None:
+        arithmetic = step.arithmetic
+        if arithmetic.profile not in _VARIANTS:
+            raise RecipeError(
+                "profile does not know this op",
+                where=f"step {step.id}",
+                expected=", ".join(_VARIANTS),
+                found=arithmetic.profile,
+            )
+        self._step = step
+        self._where = f"step {step.id}"
+        self._sources = [inputs[name] for name in step.inputs]
+        self._inputs = same_tensors(self._where, {name: inputs[name] for name in step.inputs})
+        self.variants = _VARIANTS[arithmetic.profile]
+        if step.params.base is not None:
+            self.variants = (arithmetic.profile,)
+        self.deterministic = arithmetic.profile == "parentage-1"
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(name, self._store(spec), spec.shape)
+            for name, spec in self._inputs.items()
+        }
+
+    def _compute(self, name: str) -> str:
+        """Return the dtype of mergekit's arithmetic: `dtype`, else what the inputs promote to."""
+        declared = self._step.arithmetic.compute
+        if declared is not None:
+            return declared
+        promoted = DTYPES[self._sources[0].specs[name].dtype]
+        for source in self._sources[1:]:
+            promoted = torch.promote_types(promoted, DTYPES[source.specs[name].dtype])
+        return next(key for key, value in DTYPES.items() if value == promoted)
+
+    def _store(self, spec: TensorSpec) -> str:
+        if spec.dtype not in FLOAT_DTYPES:
+            return spec.dtype
+        arithmetic = self._step.arithmetic
+        if arithmetic.store is not None:
+            return arithmetic.store
+        return spec.dtype if arithmetic.profile == "parentage-1" else self._compute(spec.name)
+
+    def weights(self, name: str) -> list[Fraction]:
+        """Return the exact weights of a tensor, one for each input that is not the base."""
+        params = self._step.params
+        for override in params.overrides:
+            if matches(name, override.tensors):
+                return [ratio(text) for text in override.weights]
+        return [ratio(text) for text in params.weights]
+
+    def coefficients(self, name: str) -> list[Fraction]:
+        """Return c_i with y = sum(c_i x_i) over all inputs, exactly."""
+        params = self._step.params
+        weights = self.weights(name)
+        total = sum(weights, Fraction(0))
+        if params.normalize:
+            weights = [weight / total for weight in weights]
+        if params.base is None:
+            return weights
+        scaled = [ratio(params.scale) * weight for weight in weights]
+        at = self._step.inputs.index(params.base)
+        return [*scaled[:at], 1 - sum(scaled, Fraction(0)), *scaled[at:]]
+
+    def _parts(self, name: str, start: int, stop: int, scratch: Scratch) -> list[Tensor]:
+        return [source.read(name, start, stop, scratch) for source in self._sources]
+
+    def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
+        """Return the merged elements under one engine."""
+        parts = self._parts(name, start, stop, scratch)
+        if self.specs[name].dtype not in FLOAT_DTYPES:
+            return same_values(self._where, name, parts)
+        store = self.specs[name].dtype
+        if variant == "parentage-1":
+            return round_once(_dot64(parts, self.coefficients(name)), store)
+        weights = [float(weight) for weight in self.weights(name)]
+        compute = self._compute(name)
+        parts = [part.to(DTYPES[compute]) for part in parts]
+        if self._step.params.base is not None:
+            out = self._delta(parts, weights, compute)
+        elif variant == "mk-0.1.4":
+            out = _linear_014(parts, weights, compute, normalize=self._step.params.normalize)
+        else:
+            fused = variant.endswith("/fma")
+            normalize = self._step.params.normalize
+            out = _linear_015(parts, weights, fused=fused, normalize=normalize)
+        return out.to(DTYPES[compute]).to(DTYPES[store])
+
+    def _delta(self, parts: Sequence[Tensor], weights: list[float], compute: str) -> Tensor:
+        params = self._step.params
+        at = self._step.inputs.index(params.base or "")
+        base = parts[at]
+        others = [*parts[:at], *parts[at + 1 :]]
+        work = [rounded(weight, compute) for weight in weights]
+        mixed: Tensor | None = None
+        for part, weight in zip(others, work, strict=True):
+            delta = part.sub(base).mul_(weight)
+            wide = delta if delta.dtype == torch.float64 else delta.to(torch.float32)
+            mixed = wide if mixed is None else mixed.add_(wide)
+        if mixed is None:
+            raise RecipeError("no task vector", where=self._where)
+        mixed = mixed.to(base.dtype)
+        if params.normalize:
+            divisor = float(torch.tensor(work, dtype=base.dtype).sum(dim=0))
+            mixed.div_(1.0 if abs(divisor) < 1e-8 else divisor)
+        scale = float(ratio(params.scale))
+        if scale != 1.0:
+            mixed.mul_(scale)
+        return base + mixed
+
+    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+        """Return rung C's interval: the exact result +- a bound on any fp32-class evaluation.
+
+        Each term passes at most k + 5 roundings of unit u (weight, product, k sums, division,
+        rounding to `compute`), so |error| <= gamma sum|terms|, gamma = (k+5)u / (1 - (k+5)u)
+        (Higham, Accuracy and Stability, lemma 3.1); underflow adds k + 5 tiny numbers.
+        """
+        store = self.specs[name].dtype
+        if self.deterministic or store not in FLOAT_DTYPES:
+            return None
+        parts = [part.to(torch.float64) for part in self._parts(name, start, stop, scratch)]
+        coefficients = self.coefficients(name)
+        exact = _dot64(parts, coefficients)
+        compute = self._compute(name)
+        delta = self._step.params.base is not None
+        narrow = delta or "mk-0.1.4" in self.variants
+        unit = UNIT[compute] if narrow else UNIT["F32" if compute != "F64" else "F64"]
+        steps = (len(parts) + 5) * unit
+        gamma = steps / (1 - steps)
+        size = torch.zeros_like(exact)
+        for part, coefficient in zip(parts, coefficients, strict=True):
+            # A task vector's roundings are relative to |x_i| + |b|, not to their difference.
+            size.add_(part.abs(), alpha=(2.0 if delta else 1.0) * abs(float(coefficient)))
+        if delta:
+            size.add_(parts[self._step.inputs.index(self._step.params.base or "")].abs(), alpha=2.0)
+        error = size.mul_(gamma).add_((len(parts) + 5) * TINY[compute if narrow else "F32"])
+        low, high = exact - error, exact + error
+        if narrow or compute != "F64":
+            low, high = _through(low, compute), _through(high, compute)
+        return round_once(low, store), round_once(high, store)
+
+    def alias(self, name: str) -> tuple[Source, str] | None:
+        """Return None: a merge is computed."""
+        return None
+
+
+def _through(values: Tensor, dtype: str) -> Tensor:
+    return round_once(values, dtype).to(torch.float64)
+
+
+def _dot64(parts: Sequence[Tensor], coefficients: Sequence[Fraction]) -> Tensor:
+    total: Tensor | None = None
+    for part, coefficient in zip(parts, coefficients, strict=True):
+        # float(Fraction) rounds to nearest; mul and add are two kernels, so nothing fuses them.
+        term = part.to(torch.float64).mul_(float(coefficient)) if part.dtype != torch.float64 else (
+            part * float(coefficient)
+        )
+        total = term if total is None else total.add_(term)
+    if total is None:
+        raise RecipeError("weighted sum of nothing")
+    return total
+
+
+def _linear_015(
+    parts: Sequence[Tensor], weights: list[float], *, fused: bool, normalize: bool
+) -> Tensor:
+    wide = torch.float64 if parts[0].dtype == torch.float64 else torch.float32
+    factors = torch.tensor([weights], dtype=wide)
+    total = torch.zeros_like(parts[0], dtype=wide)
+    for part, weight in zip(parts, weights, strict=True):
+        values = part.to(wide)
+        if wide == torch.float64:
+            total = torch.addcmul(total, values, torch.tensor(weight, dtype=wide, device=total.device))
+        elif fused:
+            total = fma(total, values, fp32(weight))
+        else:
+            total.add_(values.mul(fp32(weight)))
+    if normalize:
+        total.div_(factors.sum(dim=1).to(total.device))
+    return total
+
+
+def _linear_014(
+    parts: Sequence[Tensor], weights: list[float], compute: str, *, normalize: bool
+) -> Tensor:
+    work = [rounded(weight, compute) for weight in weights]
+    total: Tensor | None = None
+    for part, weight in zip(parts, work, strict=True):
+        product = part.mul(weight)
+        wide = product if product.dtype == torch.float64 else product.to(torch.float32)
+        total = wide if total is None else total.add_(wide)
+    if total is None:
+        raise RecipeError("linear merge of nothing")
+    out = total.to(DTYPES[compute])
+    if normalize:
+        divisor = torch.tensor(work, dtype=DTYPES[compute]).sum(dim=0)
+        out = out.div(float(divisor))
+    return out
+
+
+def weighted_sum(step: WeightedSum, inputs: Mapping[str, Source]) -> WeightedSumMethod:
+    """Bind weighted_sum/v1."""
+    return WeightedSumMethod(step, inputs)

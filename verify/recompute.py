@@ -1,0 +1,194 @@
+"""Recompute-and-compare: the rung that each tensor of the release reaches against a step.
+
+Rung A: every element has the bits of one engine of the declared profile. Rung C: every element lies
+in the interval that any engine within a proven error bound can reach; ambiguous elements (two
+values allowed) are counted, and so are those that no known engine produces. One element outside
+refutes. Under `parentage-1` nothing is free, so one other bit refutes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from torch import Tensor
+
+from parentage.manifest.tensor import FLOAT_DTYPES
+from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
+from parentage.verify.methods.slerp import SlerpMethod
+from parentage.verify.rounding import bits
+from parentage.verify.sources import FileSource, Scratch, Source
+from parentage.verify.verdict import Rung
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The first element that differs, as evidence anyone can look at.
+
+    Attributes:
+        index: flat element index.
+        expected, found: values as exact text (hex bits and decimal).
+    """
+
+    index: int
+    expected: str
+    found: str
+
+
+class TensorResult(msgspec.Struct, kw_only=True):
+    """What recomputing one tensor showed.
+
+    Attributes:
+        name: tensor.
+        rung: the best that holds.
+        elements: how many it has.
+        differing: elements that differ from the best engine.
+        ambiguous: elements with more than one allowed value (rung C).
+        unexplained: elements that no known engine produces.
+        engine: the engine that reached the rung.
+        first: the first difference.
+    """
+
+    name: str
+    rung: Rung
+    elements: int
+    differing: int = 0
+    ambiguous: int = 0
+    unexplained: int = 0
+    engine: str = ""
+    first: Mismatch | None = None
+
+
+@dataclass(slots=True)
+class _Count:
+    differing: int
+    first: Mismatch | None
+
+
+def compare(engine: Engine, release: FileSource, step: StepSource) -> list[TensorResult]:
+    """Return one result for each tensor that both have; names must be checked before."""
+    names = [name for name in step.specs if name in release.specs]
+    results: dict[str, TensorResult] = {}
+    best: dict[str, dict[str, _Count]] = {name: {} for name in names}
+    for variant in step.method.variants:
+        for name, count in _differences(engine, release, step, variant, names).items():
+            best[name][variant] = count
+        if not any(best[name][variant].differing for name in names):
+            break
+    chosen = _one_engine(step, best)
+    bad: list[str] = []
+    for name in names:
+        count = best[name][chosen]
+        results[name] = TensorResult(
+            name=name,
+            rung=Rung.REFUTED if count.differing else Rung.EXACT,
+            elements=step.specs[name].elements,
+            differing=count.differing,
+            engine=chosen,
+            first=count.first,
+        )
+        if count.differing:
+            bad.append(name)
+    if not step.method.deterministic:
+        for name in bad:
+            _in_cell(engine, release, step, results[name])
+    return [results[name] for name in names]
+
+
+def _one_engine(step: StepSource, best: dict[str, dict[str, _Count]]) -> str:
+    """Return the variant that most tensors equal: rung A is one engine for the whole step."""
+    exact = Counter(
+        variant for counts in best.values() for variant, c in counts.items() if not c.differing
+    )
+    order = [v for v in step.method.variants if all(v in counts for counts in best.values())]
+    return max(order, key=lambda variant: (exact[variant], -order.index(variant)))
+
+
+def _differences(
+    engine: Engine, release: FileSource, step: StepSource, variant: str, names: Iterable[str]
+) -> dict[str, _Count]:
+    def task(chunk: Chunk, scratch: Scratch) -> _Count:
+        expected = step.method.chunk(chunk.name, chunk.start, chunk.stop, variant, scratch)
+        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
+        engine.report(expected.numel() * expected.element_size())
+        return _difference(expected, found, chunk.start)
+
+    totals = {name: _Count(0, None) for name in names}
+    chunks = [chunk for name in totals for chunk in chunks_of(step.specs[name])]
+    for chunk, count in zip(chunks, engine.map(task, chunks), strict=True):
+        total = totals[chunk.name]
+        total.differing += count.differing
+        total.first = total.first or count.first
+    return totals
+
+
+def _difference(expected: Tensor, found: Tensor, start: int) -> _Count:
+    """Compare by bits: NaN payloads, infinities and negative zero included."""
+    left, right = bits(expected), bits(found)
+    if torch.equal(left, right):
+        return _Count(0, None)
+    differs = left != right
+    at = int(differs.nonzero()[0])
+    first = Mismatch(index=start + at, expected=_show(expected, at), found=_show(found, at))
+    return _Count(int(differs.sum()), first)
+
+
+def _show(values: Tensor, at: int) -> str:
+    width = values.element_size()
+    pattern = int(bits(values)[at]) & ((1 << (8 * width)) - 1)
+    return f"{values[at].item()!r} (0x{pattern:0{2 * width}x})"
+
+
+def _in_cell(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> None:
+    """Try rung C for a tensor that no engine gives exactly."""
+    if step.specs[result.name].dtype not in FLOAT_DTYPES:
+        return
+
+    def task(chunk: Chunk, scratch: Scratch) -> tuple[int, int, int] | None:
+        allowed = step.method.interval(chunk.name, chunk.start, chunk.stop, scratch)
+        if allowed is None:
+            return None
+        low, high = allowed
+        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
+        known = torch.zeros(found.shape, dtype=torch.bool, device=found.device)
+        for variant in step.method.variants:
+            value = step.method.chunk(chunk.name, chunk.start, chunk.stop, variant, scratch)
+            known |= bits(value) == bits(found)
+        outside = ~((found >= low) & (found <= high)) & ~known
+        return int(outside.sum()), int((low != high).sum()), int((~known).sum())
+
+    parts = engine.map(task, list(chunks_of(step.specs[result.name])))
+    counted = [part for part in parts if part is not None]
+    if len(counted) != len(parts):
+        return
+    outside = sum(part[0] for part in counted)
+    result.ambiguous = sum(part[1] for part in counted)
+    result.unexplained = sum(part[2] for part in counted)
+    if outside:
+        result.rung = Rung.REFUTED
+    elif isinstance(step.method, SlerpMethod):
+        # The box of slerp's scalars is measured, not proven: it can refute, never confirm.
+        result.rung = Rung.UNPROVEN
+    else:
+        result.rung = Rung.IN_CELL
+
+
+def equal_share(engine: Engine, left: Source, right: Source) -> dict[str, int]:
+    """Return, for each tensor that both have in one shape and dtype, how many elements differ."""
+
+    def task(chunk: Chunk, scratch: Scratch) -> int:
+        a = left.read(chunk.name, chunk.start, chunk.stop, scratch)
+        b = right.read(chunk.name, chunk.start, chunk.stop, scratch)
+        engine.report(a.numel() * a.element_size())
+        return _difference(a, b, chunk.start).differing
+
+    names = [name for name, spec in left.specs.items() if right.specs.get(name) == spec]
+    chunks = [chunk for name in names for chunk in chunks_of(left.specs[name])]
+    totals = dict.fromkeys(names, 0)
+    for chunk, differing in zip(chunks, engine.map(task, chunks), strict=True):
+        totals[chunk.name] += differing
+    return totals

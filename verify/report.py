@@ -1,0 +1,168 @@
+"""The result of a verification: one structure, shown as JSON or as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from parentage.manifest.errors import printable
+from parentage.verify.integrity import Coverage
+from parentage.verify.recompute import TensorResult
+from parentage.verify.verdict import EXIT_CODES, Finding, Rung, Verdict
+
+SCHEMA: Final = "https://parentage.dev/report/v0.1"
+_SHOWN: Final = 12
+
+
+class StepReport(msgspec.Struct, kw_only=True, rename="camel"):
+    """How far one step of the recipe was established.
+
+    Attributes:
+        id, op: of the step.
+        rung: A, C, "-" (declared only), "?" (not decided) or refuted.
+        engine: that reached it.
+        tensors: how many were recomputed.
+        summary: one line for people.
+    """
+
+    id: str
+    op: str
+    rung: Rung
+    engine: str = ""
+    tensors: int = 0
+    summary: str = ""
+
+
+class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who signed.
+
+    Attributes:
+        key_sha256: fingerprint of the public key (SHA-256 of its PEM form).
+        method: "key".
+    """
+
+    key_sha256: str
+    method: str = "key"
+
+
+class Report(msgspec.Struct, kw_only=True, rename="camel"):
+    """Everything that a verification found; the same bytes for the same inputs.
+
+    Attributes:
+        schema: version of this structure.
+        verdict, exit_code: the decision.
+        release: what was verified, as it was named.
+        root: weights root by digest profile.
+        signer: whose signatures verified.
+        demanded, reached: rungs.
+        coverage: files, bytes and tensors looked at.
+        parents: declared parent ids that were found, and those that were not.
+        steps: of the recipe.
+        tensors: rung of each tensor of the last step.
+        findings: contradictions, then notes.
+        not_checked: what this run says nothing about, in sentences.
+        device: where the recompute ran.
+    """
+
+    schema: str = SCHEMA
+    verdict: Verdict = Verdict.UNPROVEN
+    exit_code: int = 4
+    release: str = ""
+    root: dict[str, str] = {}
+    signer: Signer | None = None
+    demanded: str = "A"
+    reached: str = ""
+    coverage: Coverage = msgspec.field(default_factory=Coverage)
+    parents_found: list[str] = []
+    parents_missing: list[str] = []
+    steps: list[StepReport] = []
+    tensors: list[TensorResult] = []
+    findings: list[Finding] = []
+    not_checked: list[str] = []
+    device: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the verdict is `verified`."""
+        return self.verdict == Verdict.VERIFIED
+
+    def to_json(self) -> bytes:
+        """Return the report as one JSON document."""
+        return msgspec.json.encode(self)
+
+    def decide(self, verdict: Verdict) -> None:
+        """Set verdict and exit code together."""
+        self.verdict = verdict
+        self.exit_code = EXIT_CODES[verdict]
+
+
+def to_text(report: Report) -> str:
+    """Return the report for people: verdict first, then why, then what was not checked."""
+    lines = [f"{report.verdict.value.upper()}  {printable(report.release)}", ""]
+    refuting = [f for f in report.findings if f.refutes]
+    for found in refuting[:_SHOWN]:
+        lines += _finding(found, "✗")
+    if len(refuting) > _SHOWN:
+        lines.append(f"  ✗ and {len(refuting) - _SHOWN} more (--json lists all)")
+    for note in [f for f in report.findings if not f.refutes][:_SHOWN]:
+        lines += _finding(note, "!")
+    if report.findings:
+        lines.append("")
+    lines += _facts(report)
+    if report.not_checked:
+        lines += ["", "not checked"]
+        lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
+    return "\n".join(lines)
+
+
+def _finding(found: Finding, mark: str) -> list[str]:
+    lines = [f"  {mark} {found.message}  [{found.code}]"]
+    for label, value in (
+        ("where", found.where),
+        ("expected", found.expected),
+        ("found", found.found),
+        ("next", found.next),
+    ):
+        if value:
+            lines.append(f"      {label + ':':<10}{value}")
+    return lines
+
+
+def _facts(report: Report) -> list[str]:
+    facts: list[tuple[str, str]] = []
+    if report.signer is not None:
+        facts.append(("signed by", f"key {report.signer.key_sha256[:16]}…"))
+    facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
+    cover = report.coverage
+    if cover.files:
+        facts.append(
+            (
+                "covered",
+                f"{cover.files_signed} of {cover.files - cover.files_ignored} files, "
+                f"{cover.bytes_signed:,} of {cover.bytes:,} bytes, {cover.files_ignored} ignored; "
+                f"{cover.tensors_checked} of {cover.tensors} tensors",
+            )
+        )
+    for step in report.steps:
+        facts.append(("step", f"{step.id} ({step.op}): {step.summary}"))
+    if report.reached:
+        where = f" on {report.device}" if report.device else ""
+        facts.append(("rung", f"{report.reached} (demanded: {report.demanded}){where}"))
+    return [f"  {label:<10}{value}" for label, value in facts]
+
+
+def summarise(results: list[TensorResult]) -> tuple[Rung, str]:
+    """Return the weakest rung of some tensors, and a line that says how many reached which."""
+    order = [Rung.EXACT, Rung.IN_CELL, Rung.UNPROVEN, Rung.REFUTED]
+    counts = Counter(result.rung for result in results)
+    worst = max((result.rung for result in results), key=order.index, default=Rung.UNPROVEN)
+    names = {
+        Rung.EXACT: "rung A",
+        Rung.IN_CELL: "rung C",
+        Rung.UNPROVEN: "undecided",
+        Rung.REFUTED: "refuted",
+    }
+    parts = [f"{names[rung]} on {counts[rung]}" for rung in order if counts[rung]]
+    return worst, f"{', '.join(parts)} of {len(results)} tensors"

@@ -1,0 +1,164 @@
+"""What a declared training step can be contradicted by, without its log.
+
+Never by a distance between weights alone: honest distillation at a tiny learning rate leaves most
+bf16 weights untouched. What counts: no trace at all; a frozen parameter that moved; a displacement
+that no data could have caused (Adam's speed limit).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from parentage.manifest.recipe import Training, matches, ratio
+from parentage.manifest.tensor import FLOAT_DTYPES
+from parentage.verify.engine import Chunk, Engine, chunks_of
+from parentage.verify.recompute import equal_share
+from parentage.verify.rounding import UNIT
+from parentage.verify.sources import FileSource, Scratch, Source
+from parentage.verify.verdict import Finding, finding
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the step left behind.
+
+    Attributes:
+        findings: contradictions and notes.
+        tensors, tensors_changed, elements, elements_changed: how much of the weights moved.
+        comparable: whether release and base have the same tensors at all.
+    """
+
+    findings: list[Finding]
+    tensors: int = 0
+    tensors_changed: int = 0
+    elements: int = 0
+    elements_changed: int = 0
+    comparable: bool = True
+
+    @property
+    def nothing(self) -> bool:
+        """Whether every tensor is bit-identical to the base."""
+        return self.comparable and self.tensors_changed == 0
+
+
+def examine(engine: Engine, release: FileSource, base: Source, step: Training) -> Trace:
+    """Compare the release with the base of a training step."""
+    if dict(release.specs) != dict(base.specs):
+        return Trace([_other_shape(release, base, step)], comparable=False)
+    changed = equal_share(engine, release, base)
+    trace = Trace(
+        [],
+        tensors=len(changed),
+        tensors_changed=sum(1 for count in changed.values() if count),
+        elements=sum(spec.elements for spec in release.specs.values()),
+        elements_changed=sum(changed.values()),
+    )
+    if trace.nothing:
+        return trace
+    for name, count in changed.items():
+        if count and not matches(name, step.training.trainable):
+            trace.findings.append(
+                finding(
+                    "frozen-tensor-changed",
+                    f"step {step.id} declares this tensor frozen, yet {count} elements differ",
+                    where=name,
+                    expected="bits of the base",
+                )
+            )
+    limit = speed_limit(step)
+    if limit is not None:
+        trace.findings.extend(_too_far(engine, release, base, step, limit))
+    return trace
+
+
+def speed_limit(step: Training) -> float | None:
+    """Return C with |update| <= C x learning rate for every Adam(W) step and any data; else None.
+
+    By Cauchy-Schwarz, |m_t| / sqrt(v_t) <= (1-b1)/sqrt(1-b2) sqrt((1-r^t)/(1-r)), r = b1^2/b2, and
+    bias correction multiplies by sqrt(1-b2^t)/(1-b1^t). C is the largest over t.
+    """
+    optimizer = step.training.optimizer
+    if optimizer.name.lower() not in {"adam", "adamw"} or optimizer.betas is None:
+        return None
+    b1, b2 = (float(ratio(text)) for text in optimizer.betas)
+    if not 0 <= b1 < 1 or not 0 < b2 < 1 or b1 * b1 >= b2:
+        return None
+    r = b1 * b1 / b2
+    worst = 0.0
+    for t in range(1, min(step.training.steps, 20_000) + 1):
+        raw = (1 - b1) / math.sqrt(1 - b2) * math.sqrt((1 - r**t) / (1 - r))
+        worst = max(worst, raw * math.sqrt(1 - b2**t) / (1 - b1**t))
+    return worst * (1 + 1e-9)
+
+
+def _too_far(
+    engine: Engine, release: FileSource, base: Source, step: Training, limit: float
+) -> list[Finding]:
+    names = [name for name, spec in release.specs.items() if spec.dtype in FLOAT_DTYPES]
+    moved, size = _extent(engine, release, base, names)
+    record = step.training
+    reach = limit * float(ratio(record.sum_learning_rate))
+    decay = float(ratio(record.sum_learning_rate_weight_decay))
+    worst: tuple[float, str, float, float] | None = None
+    beyond = 0
+    for name in names:
+        unit = UNIT[release.specs[name].dtype]
+        # Every step may round the weight once more; half an ulp is at most u |w|.
+        slack = (record.steps + 2) * unit * (size[name] + reach)
+        allowed = reach + decay * (size[name] + reach) + slack
+        # A NaN is not within any bound.
+        if not moved[name] <= allowed:
+            beyond += 1
+            factor = moved[name] / allowed if allowed else math.inf
+            if worst is None or not factor <= worst[0]:
+                worst = (factor, name, moved[name], allowed)
+    if worst is None:
+        return []
+    return [
+        finding(
+            "training-too-far",
+            f"{beyond} of {len(names)} tensors moved further than {record.optimizer.name} can in "
+            f"step {step.id} with any data (sum of learning rates {record.sum_learning_rate})",
+            where=worst[1],
+            expected=f"at most {worst[3]:.3g} per weight",
+            found=f"{worst[2]:.3g}",
+        )
+    ]
+
+
+def _extent(
+    engine: Engine, release: FileSource, base: Source, names: list[str]
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Return max |release - base| and max(|base|, |release|) of each tensor."""
+
+    def task(chunk: Chunk, scratch: Scratch) -> tuple[float, float]:
+        new = release.read(chunk.name, chunk.start, chunk.stop, scratch).to(torch.float64)
+        old = base.read(chunk.name, chunk.start, chunk.stop, scratch).to(torch.float64)
+        largest = torch.maximum(new.abs().max(), old.abs().max())
+        return float(new.sub_(old).abs_().max()), float(largest)
+
+    moved, size = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    chunks = [chunk for name in names for chunk in chunks_of(release.specs[name])]
+    for chunk, (far, largest) in zip(chunks, engine.map(task, chunks), strict=True):
+        # max() would drop a NaN in second place.
+        moved[chunk.name] = far if math.isnan(far) else max(far, moved[chunk.name])
+        size[chunk.name] = max(largest, size[chunk.name])
+    return moved, size
+
+
+def _other_shape(release: FileSource, base: Source, step: Training) -> Finding:
+    names = sorted(set(release.specs) ^ set(base.specs)) or [
+        name for name, spec in release.specs.items() if base.specs[name] != spec
+    ]
+    name = names[0]
+    return finding(
+        "training-base-differs",
+        f"release and base of step {step.id} do not have the same tensors ({len(names)} differ)",
+        where=name,
+        expected=str(base.specs.get(name, "absent")),
+        found=str(release.specs.get(name, "absent")),
+    )

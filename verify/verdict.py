@@ -1,0 +1,93 @@
+"""The words of a result: verdicts, rungs, findings (DESIGN sections 2, 6 and 7)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from parentage.manifest import errors
+from parentage.manifest.errors import printable
+
+
+class Verdict(StrEnum):
+    """What verification decided."""
+
+    VERIFIED = "verified"
+    REFUTED = "refuted"
+    UNSIGNED = "unsigned"
+    UNPROVEN = "unproven"
+
+
+EXIT_CODES: Final = {
+    Verdict.VERIFIED: errors.EXIT_VERIFIED,
+    Verdict.REFUTED: errors.EXIT_REFUTED,
+    Verdict.UNSIGNED: errors.EXIT_UNSIGNED,
+    Verdict.UNPROVEN: errors.EXIT_UNPROVEN,
+}
+
+
+class Rung(StrEnum):
+    """How strongly a tensor was recomputed."""
+
+    EXACT = "A"
+    IN_CELL = "C"
+    DECLARED = "-"
+    UNPROVEN = "?"
+    REFUTED = "refuted"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A disagreement between claim and evidence, or a fact that a reader must know.
+
+    Attributes:
+        code: stable kebab-case name.
+        refutes: whether it contradicts the claim; otherwise it is a note.
+        message: what was found.
+        where: file, tensor or step.
+        expected, found: the two values.
+        next: what to do.
+    """
+
+    code: str
+    refutes: bool
+    message: str
+    where: str = ""
+    expected: str = ""
+    found: str = ""
+    next: str = ""
+
+
+def finding(
+    code: str,
+    message: str,
+    *,
+    refutes: bool = True,
+    where: str = "",
+    expected: str = "",
+    found: str = "",
+    hint: str = "",
+) -> Finding:
+    """Return a finding whose texts from outside are escaped."""
+    return Finding(
+        code=code,
+        refutes=refutes,
+        message=printable(message, 600),
+        where=printable(where, 300),
+        expected=printable(expected, 300),
+        found=printable(found, 300),
+        next=printable(hint, 300),
+    )
+
+
+def of_error(error: errors.ParentageError) -> Finding:
+    """Turn an error met while checking into a finding that refutes."""
+    return finding(
+        error.code,
+        error.what,
+        where=error.where,
+        expected=error.expected,
+        found=error.found,
+        hint=error.hint,
+    )
