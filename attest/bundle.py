@@ -57,7 +57,9 @@ def parse(data: bytes, where: str) -> Bundle:
         raise BundleError(
             "bundle of another type", where=where, expected=MEDIA_TYPE, found=str(top["mediaType"])
         )
-    envelope = _object(top["dsseEnvelope"], f"{where}: dsseEnvelope", {"payload", "payloadType", "signatures"})
+    envelope = _object(
+        top["dsseEnvelope"], f"{where}: dsseEnvelope", {"payload", "payloadType", "signatures"}
+    )
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise BundleError(
             "payload of another type",
@@ -68,7 +70,9 @@ def parse(data: bytes, where: str) -> Bundle:
     signatures = envelope["signatures"]
     if not isinstance(signatures, list) or len(signatures) != 1:
         count = len(signatures) if isinstance(signatures, list) else "no list"
-        raise BundleError("bundle must have exactly one signature", where=where, expected="1", found=str(count))
+        raise BundleError(
+            "bundle must have exactly one signature", where=where, expected="1", found=str(count)
+        )
     signature = _object(signatures[0], f"{where}: signature", {"sig"}, optional={"keyid"})
     if not isinstance(signature.get("keyid", ""), str | None):
         raise BundleError("keyid is not text", where=where)
@@ -96,7 +100,12 @@ def build(payload: bytes, signer: Signer) -> bytes:
 
 
 def _hint(material: object, where: str) -> str:
-    found = _object(material, where, set(), optional={"publicKey", "certificate", "x509CertificateChain"} | _IGNORED_MATERIAL)
+    found = _object(
+        material,
+        where,
+        set(),
+        optional={"publicKey", "certificate", "x509CertificateChain"} | _IGNORED_MATERIAL,
+    )
     if "publicKey" not in found:
         raise BundleError(
             "bundle is not signed with a key",

@@ -39,9 +39,7 @@ def subjects(oms: Opened, tensors_sha256: str) -> tuple[Subject, ...]:
 
 def lineage_statement(oms: Opened, tensors_sha256: str, predicate: Lineage) -> bytes:
     """Return the canonical payload of a lineage statement."""
-    return build_statement(
-        subjects(oms, tensors_sha256), LINEAGE, lineages.to_document(predicate)
-    )
+    return build_statement(subjects(oms, tensors_sha256), LINEAGE, lineages.to_document(predicate))
 
 
 def find_lineage(files: FileSet, oms: Opened, trust: TrustedKeys) -> tuple[Lineage, int]:

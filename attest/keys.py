@@ -120,7 +120,10 @@ class PrivateKey:
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise SigningKeyError(
-                "key type not supported", where=str(path), expected="ECDSA", found=type(key).__name__
+                "key type not supported",
+                where=str(path),
+                expected="ECDSA",
+                found=type(key).__name__,
             )
         return cls(key)
 
@@ -149,7 +152,9 @@ def write_keypair(path: Path, passphrase: bytes | None) -> PublicKey:
     public_path = path.with_suffix(".pub")
     for target in (path, public_path):
         if target.exists():
-            raise UsageError("file exists already", where=str(target), hint="choose another --output")
+            raise UsageError(
+                "file exists already", where=str(target), hint="choose another --output"
+            )
     key = PrivateKey.generate()
     atomic.write_bytes(path, key.to_pem(passphrase), mode=0o600)
     atomic.write_bytes(public_path, key.public.pem)

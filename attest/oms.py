@@ -118,7 +118,9 @@ def dangerous_ignores(ignore_paths: Iterable[str], names: Iterable[str]) -> list
 def _serialization(value: object) -> frozenset[str]:
     required = {"method", "hash_type", "allow_symlinks"}
     if not isinstance(value, dict) or not required <= value.keys() <= required | {"ignore_paths"}:
-        raise StatementError("serialization has other fields", where="serialization", found=str(value))
+        raise StatementError(
+            "serialization has other fields", where="serialization", found=str(value)
+        )
     if value["method"] != "files" or value["hash_type"] != "sha256":
         raise StatementError(
             "serialization not read here",
@@ -144,7 +146,11 @@ def _resources(value: object) -> dict[str, str]:
             raise StatementError("resource lacks a field", where="resources", found=str(entry))
         name = _check_name(entry["name"], "resources")
         digest = entry["digest"]
-        if entry["algorithm"] != "sha256" or not isinstance(digest, str) or not _HEX.fullmatch(digest):
+        if (
+            entry["algorithm"] != "sha256"
+            or not isinstance(digest, str)
+            or not _HEX.fullmatch(digest)
+        ):
             raise StatementError("not a SHA-256", where=f"resources: {name}", found=str(digest))
         if name in found:
             raise StatementError("resource name stands twice", where="resources", found=name)

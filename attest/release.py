@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,11 +62,15 @@ def sign_release(
         FileSetError: a link is in the folder, or a file changed since `declare`.
     """
     if not (model / DRAFT).is_file():
-        raise UsageError("nothing declared here", where=str(model), hint=f"parentage declare {model}")
+        raise UsageError(
+            "nothing declared here", where=str(model), hint=f"parentage declare {model}"
+        )
     with open_files(model) as files:
         _refuse_links(model, files)
         predicate, claimed = _read_draft(files)
-        names = sorted(n for n in files.files if n not in _OURS and not oms.is_ignored(n, oms.DEFAULT_IGNORES))
+        names = sorted(
+            n for n in files.files if n not in _OURS and not oms.is_ignored(n, oms.DEFAULT_IGNORES)
+        )
         weights = model_of(files)
         digests = hash_model(
             weights, profiles=(), files=names, threads=threads, progress=progress
@@ -84,7 +87,9 @@ def sign_release(
     atomic.write_bytes(model / claims.CLAIMS, kept + line.rstrip(b"\n") + b"\n")
     atomic.write_bytes(model / MODEL_SIG, signature)
     (model / DRAFT).unlink()
-    return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer.fingerprint, len(names))
+    return Signed(
+        predicate, opened.statement.subjects[0].sha256, opened.signer.fingerprint, len(names)
+    )
 
 
 def _read_draft(files: FileSet) -> tuple[Lineage, Table]:

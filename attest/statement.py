@@ -59,16 +59,24 @@ def parse_statement(payload: bytes, where: str) -> Statement:
     if not isinstance(document, dict) or document.keys() != _FIELDS:
         found = sorted(document) if isinstance(document, dict) else type(document).__name__
         raise StatementError(
-            "statement has other fields", where=where, expected=str(sorted(_FIELDS)), found=str(found)
+            "statement has other fields",
+            where=where,
+            expected=str(sorted(_FIELDS)),
+            found=str(found),
         )
     if document["_type"] != TYPE:
         raise StatementError(
             "statement of another type", where=where, expected=TYPE, found=str(document["_type"])
         )
-    if not isinstance(document["predicateType"], str) or not isinstance(document["predicate"], dict):
+    if not isinstance(document["predicateType"], str) or not isinstance(
+        document["predicate"], dict
+    ):
         raise StatementError("predicate is not an object with a type", where=where)
     return Statement(
-        payload, _subjects(document["subject"], where), document["predicateType"], document["predicate"]
+        payload,
+        _subjects(document["subject"], where),
+        document["predicateType"],
+        document["predicate"],
     )
 
 
@@ -96,7 +104,9 @@ def _subjects(value: object, where: str) -> tuple[Subject, ...]:
         name, digest = entry["name"], entry["digest"]
         # sha256 only: sigstore-python refuses others, and a second digest could disagree.
         if not isinstance(digest, dict) or digest.keys() != {"sha256"}:
-            raise StatementError("subject digest must be sha256 only", where=where, found=str(digest))
+            raise StatementError(
+                "subject digest must be sha256 only", where=where, found=str(digest)
+            )
         if not isinstance(name, str) or not isinstance(digest["sha256"], str):
             raise StatementError("subject is not text", where=where)
         if not _HEX.fullmatch(digest["sha256"]):

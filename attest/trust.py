@@ -6,8 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from parentage.attest.keys import PublicKey
 from parentage.manifest.errors import SignatureError, UsageError

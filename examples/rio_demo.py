@@ -66,13 +66,17 @@ def prepare() -> Path:
     half = len(texts) // 2
     for name, part, seed in (("nexus", texts[:half], 1), ("open", texts[half:], 2)):
         before, after = train(base, WORK / name, part, seed)
-        print(f"{name:<7} base fine-tuned by us, {STEPS} steps of AdamW: loss {before:.3f} -> {after:.3f}")
+        print(
+            f"{name:<7} base fine-tuned by us, {STEPS} steps of AdamW: loss {before:.3f} -> {after:.3f}"
+        )
     return base
 
 
 def train(source: Path, target: Path, texts: list[str], seed: int) -> tuple[float, float]:
     """Fine-tune a model folder into another."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors", ".parentage", "model.sig"))
+    shutil.copytree(
+        source, target, ignore=shutil.ignore_patterns("*.safetensors", ".parentage", "model.sig")
+    )
     tokenizer = tiny_bert.Tokenizer(source / "vocab.txt")
     weights = load_file(source / "model.safetensors")
     trained, before, after = tiny_bert.fine_tune(
@@ -99,8 +103,15 @@ def act_b() -> bool:
     run("sign", "rio-b", "--key", "city.key")
     print("# a rival who suspects a merge names two public models:")
     return verify(
-        "rio-b", "--parent", "base", "--against", "nexus", "--against", "open",
-        expect=1, code="hidden-merge",
+        "rio-b",
+        "--parent",
+        "base",
+        "--against",
+        "nexus",
+        "--against",
+        "open",
+        expect=1,
+        code="hidden-merge",
     )
 
 
@@ -109,14 +120,26 @@ def act_c() -> bool:
     title("(c) Merge, then distillation, declared; the merge uploaded")
     clone("rio-a", "rio-c")
     recipe("c", ["nexus", "open"], [MERGE, training("distill", "merge", "on-policy-distillation")])
-    run("declare", "rio-c", "--recipe", "c.yaml", *parents("nexus", "open"), "--step-output", "merge=rio-a")
+    run(
+        "declare",
+        "rio-c",
+        "--recipe",
+        "c.yaml",
+        *parents("nexus", "open"),
+        "--step-output",
+        "merge=rio-a",
+    )
     run("sign", "rio-c", "--key", "city.key")
-    return verify("rio-c", "--parent", "nexus", "--parent", "open", expect=1, code="is-intermediate")
+    return verify(
+        "rio-c", "--parent", "nexus", "--parent", "open", expect=1, code="is-intermediate"
+    )
 
 
 def act_d() -> bool:
     """Change one weight of 22.7 million by one ulp, and sign that."""
-    title("(d) One weight of 22.7 million changed by one ulp, then declared and signed as the merge")
+    title(
+        "(d) One weight of 22.7 million changed by one ulp, then declared and signed as the merge"
+    )
     clone("rio-a", "rio-d")
     path = WORK / "rio-d" / "model.safetensors"
     weights = load_file(path)
@@ -125,7 +148,16 @@ def act_d() -> bool:
     save_file(weights, path, metadata={"format": "pt"})
     run("declare", "rio-d", "--recipe", "a.yaml", *parents("nexus", "open"))
     run("sign", "rio-d", "--key", "city.key")
-    return verify("rio-d", "--parent", "nexus", "--parent", "open", expect=1, code="recipe-mismatch", where=name)
+    return verify(
+        "rio-d",
+        "--parent",
+        "nexus",
+        "--parent",
+        "open",
+        expect=1,
+        code="recipe-mismatch",
+        where=name,
+    )
 
 
 def act_e(base: Path) -> bool:
@@ -135,7 +167,15 @@ def act_e(base: Path) -> bool:
     print(f"trained {STEPS} steps from rio-a: loss {before:.3f} -> {after:.3f}")
     del base
     recipe("e", ["nexus", "open"], [MERGE, training("distill", "merge", "sft")])
-    run("declare", "rio-e", "--recipe", "e.yaml", *parents("nexus", "open"), "--step-output", "merge=rio-a")
+    run(
+        "declare",
+        "rio-e",
+        "--recipe",
+        "e.yaml",
+        *parents("nexus", "open"),
+        "--step-output",
+        "merge=rio-a",
+    )
     run("sign", "rio-e", "--key", "city.key")
     return verify("rio-e", "--parent", "nexus", "--parent", "open", expect=4)
 
@@ -154,7 +194,12 @@ def training(step: str, base: str, method: str) -> dict[str, Any]:
             "hyperparameters": {"batch": "16", "schedule": "constant", "loss": "simcse"},
             "sumLearningRate": f"{STEPS * RATE:.6f}",
             "sumLearningRateWeightDecay": f"{STEPS * RATE * DECAY:.8f}",
-            "data": [{"sha256": tiny_bert.digest("\n".join(tiny_bert.corpus()).encode()), "name": "pydoc topics"}],
+            "data": [
+                {
+                    "sha256": tiny_bert.digest("\n".join(tiny_bert.corpus()).encode()),
+                    "name": "pydoc topics",
+                }
+            ],
             "program": {"sha256": tiny_bert.digest(program), "name": "tiny_bert.py"},
             "trainable": list(tiny_bert.TRAINABLE),
             "tiedEmbeddings": False,
@@ -175,7 +220,9 @@ def parents(*ids: str) -> list[str]:
 
 def clone(source: str, target: str) -> None:
     """Copy a release without its signature and claims."""
-    shutil.copytree(WORK / source, WORK / target, ignore=shutil.ignore_patterns("model.sig", ".parentage"))
+    shutil.copytree(
+        WORK / source, WORK / target, ignore=shutil.ignore_patterns("model.sig", ".parentage")
+    )
 
 
 def title(text: str) -> None:
@@ -187,7 +234,11 @@ def run(*words: str) -> None:
     """Run a `parentage` command that must work, showing it."""
     print(f"$ parentage {' '.join(words)}", flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "parentage", *words], cwd=WORK, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "parentage", *words],
+        cwd=WORK,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}")
@@ -197,10 +248,19 @@ def verify(release: str, *words: str, expect: int, code: str = "", where: str = 
     """Verify as a stranger would, show what they see, and compare with how the act must end."""
     command = ["verify", release, "--key", "city.pub", *words]
     print(f"$ parentage {' '.join(command)}\n", flush=True)
-    shown = subprocess.run([sys.executable, "-m", "parentage", *command], cwd=WORK, capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        [sys.executable, "-m", "parentage", *command],
+        cwd=WORK,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     print(shown.stdout + shown.stderr)
     told = shown.returncode == expect and code in shown.stdout and where in shown.stdout
-    print(f"exit {shown.returncode}" + ("" if told else f"   EXPECTED {expect} {code} {where}"), flush=True)
+    print(
+        f"exit {shown.returncode}" + ("" if told else f"   EXPECTED {expect} {code} {where}"),
+        flush=True,
+    )
     return told
 
 

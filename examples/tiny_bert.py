@@ -37,7 +37,10 @@ class Tokenizer:
             start = 0
             while start < len(word):
                 prefix = "##" if start else ""
-                end = next((e for e in range(len(word), start, -1) if prefix + word[start:e] in self._ids), 0)
+                end = next(
+                    (e for e in range(len(word), start, -1) if prefix + word[start:e] in self._ids),
+                    0,
+                )
                 if not end:
                     found.append(self._ids["[UNK]"])
                     break
@@ -50,7 +53,9 @@ def embed(weights: dict[str, Tensor], ids: Tensor, dropout: float) -> Tensor:
     """Return one unit vector for each row of `ids`: mean of the last layer over real tokens."""
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12)
+        return functional.layer_norm(
+            x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12
+        )
 
     def linear(x: Tensor, name: str) -> Tensor:
         return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -67,7 +72,9 @@ def embed(weights: dict[str, Tensor], ids: Tensor, dropout: float) -> Tensor:
             for part in ("query", "key", "value")
         )
         seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        seen = linear(seen.transpose(1, 2).reshape(batch, length, -1), f"{at}.attention.output.dense")
+        seen = linear(
+            seen.transpose(1, 2).reshape(batch, length, -1), f"{at}.attention.output.dense"
+        )
         x = norm(x + functional.dropout(seen, dropout), f"{at}.attention.output.LayerNorm")
         inner = linear(functional.gelu(linear(x, f"{at}.intermediate.dense")), f"{at}.output.dense")
         x = norm(x + functional.dropout(inner, dropout), f"{at}.output.LayerNorm")
@@ -76,7 +83,14 @@ def embed(weights: dict[str, Tensor], ids: Tensor, dropout: float) -> Tensor:
 
 
 def fine_tune(
-    weights: dict[str, Tensor], texts: Sequence[str], tokenizer: Tokenizer, *, steps: int, seed: int, rate: float, decay: float
+    weights: dict[str, Tensor],
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    steps: int,
+    seed: int,
+    rate: float,
+    decay: float,
 ) -> tuple[dict[str, Tensor], float, float]:
     """Train with the contrastive loss of SimCSE (Gao et al. 2021) and AdamW.
 
@@ -84,9 +98,16 @@ def fine_tune(
         the trained weights, the loss of the first step and that of the last.
     """
     torch.manual_seed(seed)
-    names = [n for n in weights if n.startswith("encoder.") or n.startswith("embeddings.") and weights[n].is_floating_point()]
+    names = [
+        n
+        for n in weights
+        if n.startswith("encoder.")
+        or (n.startswith("embeddings.") and weights[n].is_floating_point())
+    ]
     trained = {n: w.clone().requires_grad_(n in names) for n, w in weights.items()}
-    optimizer = torch.optim.AdamW([trained[n] for n in names], lr=rate, betas=(0.9, 0.999), weight_decay=decay)
+    optimizer = torch.optim.AdamW(
+        [trained[n] for n in names], lr=rate, betas=(0.9, 0.999), weight_decay=decay
+    )
     losses: list[float] = []
     for step in range(steps):
         picked = [texts[(step * 16 + i) % len(texts)] for i in range(16)]

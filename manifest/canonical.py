@@ -17,7 +17,7 @@ MAX_INT: Final = 2**53 - 1
 
 def dumps(value: object) -> bytes:
     """Return the canonical bytes of `value` (RFC 8785; a float is an error: ratios are strings)."""
-    import rfc8785  # noqa: PLC0415  (only writers pay for it)
+    import rfc8785
 
     _refuse_floats(value)
     try:
@@ -39,9 +39,7 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(item)
 
 
-def loads(
-    data: bytes, *, where: str, max_bytes: int = MAX_BYTES, floats: bool = False
-) -> Any:  # noqa: ANN401  (JSON has no narrower type)
+def loads(data: bytes, *, where: str, max_bytes: int = MAX_BYTES, floats: bool = False) -> Any:  # noqa: ANN401, C901  (JSON has no narrower type; three closures, each one refusal)
     """Parse strict JSON.
 
     Args:
@@ -92,4 +90,3 @@ def loads(
         raise JsonError("not valid JSON", where=where, found=str(error)) from error
     except RecursionError as error:
         raise JsonError("JSON nested too deeply", where=where) from error
-

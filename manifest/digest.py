@@ -71,7 +71,14 @@ def header(dtype: str, shape: Sequence[int], nbytes: int) -> bytes:
     name = dtype.encode("ascii")
     dims = b"".join(struct.pack("<Q", size) for size in shape)
     return b"".join(
-        (b"PTD1", bytes((20, len(name))), name, bytes((len(shape),)), dims, struct.pack("<Q", nbytes))
+        (
+            b"PTD1",
+            bytes((20, len(name))),
+            name,
+            bytes((len(shape),)),
+            dims,
+            struct.pack("<Q", nbytes),
+        )
     )
 
 

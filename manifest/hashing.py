@@ -1,8 +1,8 @@
 """Every file and tensor digested in one pass, on threads, in bounded memory.
 
 Bytes come by `pread` into one reused 1 MiB buffer a thread and are hashed while they are in cache;
-mmap was no faster and kept whole models resident. With `files`, a weights file is one unit of work (SHA-256 is
-a chain); without, tensors are cut into spans so that one large file uses every thread.
+mmap was no faster and kept whole models resident. With `files`, a weights file is one unit of work
+(SHA-256 is a chain); without, tensors are cut into spans so that one large file uses every thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from parentage.manifest import digest
@@ -75,7 +76,7 @@ def hash_model(
     units: list[tuple[int, Callable[[], None]]] = []
     for name in sorted(whole):
         file = model.files.files[name]
-        units.append((file.size, lambda file=file: work.whole_file(file)))
+        units.append((file.size, partial(work.whole_file, file)))
     for tensor in model.tensors.values():
         if tensor.file not in whole:
             units.extend(_spans(work, tensor))
@@ -96,7 +97,7 @@ def _spans(work: _Pass, tensor: Tensor) -> Iterable[tuple[int, Callable[[], None
     nbytes = tensor.end - tensor.start
     for at in range(0, nbytes, _SPAN):
         end = min(at + _SPAN, nbytes)
-        yield end - at, lambda at=at, end=end: work.span(tensor, at, end)
+        yield end - at, partial(work.span, tensor, at, end)
 
 
 class _Pass:

@@ -144,7 +144,7 @@ def _tensor(name: str, entry: object, base: int, file: str) -> Tensor:
     bits = DTYPE_BITS[dtype]
     for size in shape:
         bits *= size
-        # Multiply in sequence as the library does: an overflow on the way is refused even if a later 0 hides it.
+        # In sequence, as the library does: an overflow is refused even if a later 0 hides it.
         if bits > _MAX_SIZE:
             raise HeaderError("shape overflows", where=where, found=str(shape))
     if bits % 8 or bits // 8 != end - start:
@@ -161,7 +161,9 @@ def _naturals(value: object, field: str, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(
         type(item) is int and 0 <= item <= _MAX_SIZE for item in value
     ):
-        raise HeaderError(f"{field} is not a list of natural numbers", where=where, found=str(value))
+        raise HeaderError(
+            f"{field} is not a list of natural numbers", where=where, found=str(value)
+        )
     return tuple(value)
 
 

@@ -367,7 +367,7 @@ def load(path: Path) -> Recipe:
 
 def load_yaml(data: bytes, *, where: str) -> object:
     """Parse YAML without aliases or duplicate keys; 0.6 stays the text "0.6", so it is exact."""
-    from parentage.manifest.strict_yaml import parse_yaml  # noqa: PLC0415  (PyYAML only here)
+    from parentage.manifest.strict_yaml import parse_yaml
 
     return parse_yaml(data, where=where)
 
@@ -404,12 +404,20 @@ def check_graph(parents: list[str], steps: tuple[Step, ...], *, where: str) -> N
                 continue
             if name not in by_id:
                 raise RecipeError(
-                    "unknown input", where=f"{where}: step {step.id}", expected=f"one of {sorted(seen)}", found=name
+                    "unknown input",
+                    where=f"{where}: step {step.id}",
+                    expected=f"one of {sorted(seen)}",
+                    found=name,
                 )
             if step.id in _reach(name, by_id):
-                raise RecipeError("recipe has a cycle", where=f"{where}: step {step.id}", found=name)
+                raise RecipeError(
+                    "recipe has a cycle", where=f"{where}: step {step.id}", found=name
+                )
             raise RecipeError(
-                "step reads a later step", where=f"{where}: step {step.id}", found=name, hint="list steps in order"
+                "step reads a later step",
+                where=f"{where}: step {step.id}",
+                found=name,
+                hint="list steps in order",
             )
         _check_step(step, f"{where}: step {step.id}")
         seen.add(step.id)
@@ -435,12 +443,17 @@ def _check_step(step: Step, where: str) -> None:
     expected = counts.get(type(step))
     if expected is not None and len(step.inputs) != expected:
         raise RecipeError(
-            "wrong number of inputs", where=where, expected=str(expected), found=str(len(step.inputs))
+            "wrong number of inputs",
+            where=where,
+            expected=str(expected),
+            found=str(len(step.inputs)),
         )
     if isinstance(step, WeightedSum):
         _check_weights(step, where)
     if isinstance(step, LayerSelect):
-        for name in [part.input for part in step.params.slices + ()] + [r.input for r in step.params.rest]:
+        for name in [part.input for part in step.params.slices] + [
+            r.input for r in step.params.rest
+        ]:
             if name not in step.inputs:
                 raise RecipeError("slice reads what is not an input", where=where, found=name)
     if isinstance(step, Cast) and step.arithmetic.store is None:
@@ -457,9 +470,14 @@ def _check_weights(step: WeightedSum, where: str) -> None:
     for weights in (params.weights, *(override.weights for override in params.overrides)):
         if len(weights) != expected:
             raise RecipeError(
-                "wrong number of weights", where=where, expected=str(expected), found=str(len(weights))
+                "wrong number of weights",
+                where=where,
+                expected=str(expected),
+                found=str(len(weights)),
             )
         if params.normalize and sum(map(ratio, weights)) == 0:
             raise RecipeError(
-                "weights that sum to zero can't be normalised", where=where, found=str(list(weights))
+                "weights that sum to zero can't be normalised",
+                where=where,
+                found=str(list(weights)),
             )

@@ -154,7 +154,10 @@ def check_leaves(table: Table, leaves: bytes) -> None:
         at = end
     if at != len(leaves):
         raise TensorTableError(
-            "leaves.bin has the wrong length", where=LEAVES, expected=str(at), found=str(len(leaves))
+            "leaves.bin has the wrong length",
+            where=LEAVES,
+            expected=str(at),
+            found=str(len(leaves)),
         )
 
 
@@ -163,7 +166,7 @@ def _leaf_profile(identity: Iterable[str]) -> Profile:
 
 
 def _decode(raw: bytes, at: str) -> TensorLine | FileLine:
-    kind: type[TensorLine] | type[FileLine]
+    kind: type[TensorLine | FileLine]
     # "name" is only in tensor lines; the round trip below refuses any other disguise.
     kind = TensorLine if b'"name":' in raw else FileLine
     try:
@@ -205,7 +208,9 @@ def _roots(lines: Iterable[TensorLine], where: str) -> dict[Profile, str]:
     if len(profiles) != 1:
         raise TensorTableError("tensors carry different digest profiles", where=where)
     return {
-        profile: digest.weights_root(profile, ((line.name, line.identity[profile]) for line in listed))
+        profile: digest.weights_root(
+            profile, ((line.name, line.identity[profile]) for line in listed)
+        )
         for profile in digest.PROFILES
         if profile in next(iter(profiles))
     }

@@ -71,8 +71,7 @@ def write_file(
 
 def _fill(stream: BinaryIO, head: bytes, pieces: Pieces) -> None:
     stream.write(head)
-    for piece in pieces:
-        stream.write(piece)
+    stream.writelines(pieces)
 
 
 def write_index(folder: Path, shards: Mapping[str, Sequence[TensorSpec]]) -> None:

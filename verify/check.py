@@ -99,7 +99,9 @@ def verify(
     # (8) look for contradictions in declared steps, and for merges that nobody declared.
     # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
     state = _State(Report(release=str(release)), demands or Demands())
-    state.report.demanded = state.demands.rung if state.demands.level == "recompute" else "integrity"
+    state.report.demanded = (
+        state.demands.rung if state.demands.level == "recompute" else "integrity"
+    )
     try:
         with open_files(release) as files, ExitStack() as stack:
             _examine(state, files, trust, parents, against, stack)
@@ -172,13 +174,15 @@ def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Ope
     state.report.signer = Signer(key_sha256=signature.signer.fingerprint)
     lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
     if ignored:
-        state.not_checked.append(f"{ignored} lines of claims.jsonl by other keys, or of other kinds")
+        state.not_checked.append(
+            f"{ignored} lines of claims.jsonl by other keys, or of other kinds"
+        )
     return signature, lineage
 
 
 def _open_table(files: FileSet, signed: oms.Oms) -> Table:
     """Read tensor table and leaves; both are covered by the signature's file digests."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     parts: dict[str, bytes] = {}
     for name in (table.TENSORS, table.LEAVES):
@@ -188,7 +192,10 @@ def _open_table(files: FileSet, signed: oms.Oms) -> Table:
         found = hashlib.sha256(parts[name]).hexdigest()
         if found != signed.resources[name]:
             raise MalformedError(
-                "file is not the signed one", where=name, expected=signed.resources[name], found=found
+                "file is not the signed one",
+                where=name,
+                expected=signed.resources[name],
+                found=found,
             )
     claimed = table.parse(parts[table.TENSORS])
     table.check_leaves(claimed, parts[table.LEAVES])
@@ -234,7 +241,7 @@ def _history(
 ) -> None:
     try:
         # The one place where torch comes in: everything before this works without it.
-        from parentage.verify.history import examine_history  # noqa: PLC0415
+        from parentage.verify.history import examine_history
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -25,8 +25,7 @@ from parentage.verify.methods.base import Method
 from parentage.verify.sources import Scratch, Source
 
 #: Bytes of the stored dtype in one chunk: a multiple of PTD-1's 1 MiB, small enough for caches.
-CHUNK_BYTES: Final = 2 << 20
-assert CHUNK_BYTES % digest.CHUNK == 0
+CHUNK_BYTES: Final = 2 * digest.CHUNK
 
 T = TypeVar("T")
 
@@ -134,9 +133,7 @@ class StepSource:
         return self.method.alias(name) or (self, name)
 
 
-def bind(
-    steps: Sequence[Step], parents: Mapping[str, Source]
-) -> dict[str, StepSource]:
+def bind(steps: Sequence[Step], parents: Mapping[str, Source]) -> dict[str, StepSource]:
     """Bind every step that can be computed from `parents`; later declared steps are left out.
 
     Raises:

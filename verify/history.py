@@ -13,7 +13,8 @@ from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import Model
 from parentage.manifest.recipe import DECLARED, Opaque, Step, Training
-from parentage.verify import blend, engine, parents as parenthood, training, verdict
+from parentage.verify import blend, engine, training, verdict
+from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
 from parentage.verify.recompute import TensorResult, compare
 from parentage.verify.report import StepReport, summarise
@@ -112,7 +113,9 @@ def _recipe(
     for step in steps:
         try:
             if isinstance(step, DECLARED):
-                line = _declared(runner, outcome, release, step, sources | bound, final=step is last)
+                line = _declared(
+                    runner, outcome, release, step, sources | bound, final=step is last
+                )
             elif step.id not in bound:
                 line = _line(step, Rung.UNPROVEN, "not recomputed: a parent is missing")
             elif step is last:
@@ -145,9 +148,7 @@ def _line(step: Step, rung: Rung, summary: str, *, used: str = "", tensors: int 
     return StepReport(id=step.id, op=op, rung=rung, engine=used, tensors=tensors, summary=summary)
 
 
-def _final(
-    runner: Engine, outcome: Outcome, release: FileSource, source: StepSource
-) -> StepReport:
+def _final(runner: Engine, outcome: Outcome, release: FileSource, source: StepSource) -> StepReport:
     step = source.step
     structure = _structure(release, source)
     if structure:
@@ -160,7 +161,11 @@ def _final(
     outcome.findings += [_mismatch(step, result) for result in refuted[:_SHOWN]]
     if len(refuted) > _SHOWN:
         outcome.findings.append(
-            finding("recipe-mismatch", f"and {len(refuted) - _SHOWN} more tensors", where=f"step {step.id}")
+            finding(
+                "recipe-mismatch",
+                f"and {len(refuted) - _SHOWN} more tensors",
+                where=f"step {step.id}",
+            )
         )
     loose = [r for r in outcome.tensors if r.rung in {Rung.IN_CELL, Rung.UNPROVEN}]
     if loose:
@@ -176,9 +181,15 @@ def _structure(release: FileSource, source: StepSource) -> list[Finding]:
     where = f"step {source.step.id}"
     found: list[Finding] = []
     for name in sorted(source.specs.keys() - release.specs.keys())[:_SHOWN]:
-        found.append(finding("tensor-not-there", f"{where} makes a tensor that the release lacks", where=name))
+        found.append(
+            finding(
+                "tensor-not-there", f"{where} makes a tensor that the release lacks", where=name
+            )
+        )
     for name in sorted(release.specs.keys() - source.specs.keys())[:_SHOWN]:
-        found.append(finding("tensor-from-nowhere", f"{where} does not make this tensor", where=name))
+        found.append(
+            finding("tensor-from-nowhere", f"{where} does not make this tensor", where=name)
+        )
     for name in sorted(release.specs.keys() & source.specs.keys()):
         if release.specs[name] != source.specs[name]:
             want, have = source.specs[name], release.specs[name]
@@ -210,7 +221,9 @@ def _intermediate(runner: Engine, outcome: Outcome, source: StepSource) -> StepR
     """Compare a step's recomputed root with the declared one, engine by engine."""
     step = source.step
     if not step.output:
-        return _line(step, Rung.EXACT, "recomputed as an input of the next step", used=source.variant)
+        return _line(
+            step, Rung.EXACT, "recomputed as an input of the next step", used=source.variant
+        )
     profiles: list[Profile] = list(step.output)
     found: dict[Profile, str] = {}
     for variant in source.method.variants:
@@ -257,7 +270,11 @@ def _declared(
     outcome.findings += trace.findings
     if trace.nothing:
         origin = step.inputs[0]
-        what = f"the output of step `{origin}`" if isinstance(base, StepSource) else f"parent `{origin}`, unchanged"
+        what = (
+            f"the output of step `{origin}`"
+            if isinstance(base, StepSource)
+            else f"parent `{origin}`, unchanged"
+        )
         outcome.findings.append(
             finding(
                 "is-intermediate" if isinstance(base, StepSource) else "no-trace",

@@ -63,13 +63,22 @@ def check_files(model: Model, signed: Oms) -> Integrity:
     cover.bytes_signed = sum(on_disk[name].size for name in present & set(signed.resources))
     for name in oms.dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
         result.findings.append(
-            finding("ignored-content", "a file that loaders read is not signed: the signer ignores it", where=name)
+            finding(
+                "ignored-content",
+                "a file that loaders read is not signed: the signer ignores it",
+                where=name,
+            )
         )
     for name in sorted(set(signed.resources) - present):
         result.findings.append(finding("file-missing", "signed file is missing", where=name))
     for name in sorted(present - set(signed.resources)):
         result.findings.append(
-            finding("file-unsigned", "file is not covered by the signature", where=name, hint="remove it")
+            finding(
+                "file-unsigned",
+                "file is not covered by the signature",
+                where=name,
+                hint="remove it",
+            )
         )
     return result
 
@@ -93,9 +102,7 @@ def check_bytes(
     signed_here = set(signed.resources) & set(model.files.files)
     plain = signed_here - set(model.headers)
     hashed = plain | (signed_here & set(model.headers) if whole_files else set())
-    digests = hash_model(
-        model, profiles=profiles, files=hashed, threads=threads, progress=progress
-    )
+    digests = hash_model(model, profiles=profiles, files=hashed, threads=threads, progress=progress)
     result.digests = digests
     cover = result.coverage
     cover.tensors, cover.tensor_bytes = len(model.tensors), model.nbytes
@@ -119,7 +126,9 @@ def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: 
     for name in sorted(set(claimed.files) | set(model.headers)):
         if name not in claimed.files or name not in model.headers:
             result.findings.append(
-                finding("weights-files", "weights file not in both folder and tensor table", where=name)
+                finding(
+                    "weights-files", "weights file not in both folder and tensor table", where=name
+                )
             )
             continue
         line = claimed.files[name]

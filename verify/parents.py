@@ -57,9 +57,7 @@ def load(
     return model, Candidate(path.name or str(path), FileSource(model), found.roots)
 
 
-def match(
-    declared: Sequence[Parent], given: Sequence[tuple[str | None, Candidate]]
-) -> Parents:
+def match(declared: Sequence[Parent], given: Sequence[tuple[str | None, Candidate]]) -> Parents:
     """Match what was given to the declared parents, by root; an id given with it must agree."""
     result = Parents()
     for wanted_id, candidate in given:

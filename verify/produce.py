@@ -61,7 +61,9 @@ def merge(
     """
     declared = [step.id for step in recipe.steps if isinstance(step, DECLARED)]
     if declared or not recipe.steps:
-        raise RecipeError("merge runs computable steps only", found=", ".join(declared) or "no step")
+        raise RecipeError(
+            "merge runs computable steps only", found=", ".join(declared) or "no step"
+        )
     if out.exists():
         raise UsageError("output exists already", where=str(out), hint="choose another --output")
     for hint in recipe.parents:
@@ -113,9 +115,7 @@ def _write(runner: Engine, source: StepSource, folder: Path, shard_bytes: int) -
     writer.write_index(folder, shards)
 
 
-def _pieces(
-    runner: Engine, source: StepSource, specs: Sequence[TensorSpec]
-) -> Iterator[bytes]:
+def _pieces(runner: Engine, source: StepSource, specs: Sequence[TensorSpec]) -> Iterator[bytes]:
     """Compute a few chunks at a time and hand their bytes over in order."""
 
     def task(chunk: Chunk, scratch: Scratch) -> bytes:
@@ -142,5 +142,3 @@ def _copy_companions(model: Model, folder: Path) -> None:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_small())
-
-

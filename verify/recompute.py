@@ -18,7 +18,6 @@ from torch import Tensor
 
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
-from parentage.verify.methods.slerp import SlerpMethod
 from parentage.verify.rounding import bits
 from parentage.verify.sources import FileSource, Scratch, Source
 from parentage.verify.verdict import Rung
@@ -141,9 +140,7 @@ def _show(values: Tensor, at: int) -> str:
     return f"{values[at].item()!r} (0x{pattern:0{2 * width}x})"
 
 
-def _in_cell(
-    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
-) -> None:
+def _in_cell(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> None:
     """Try rung C for a tensor that no engine gives exactly."""
     if step.specs[result.name].dtype not in FLOAT_DTYPES:
         return
@@ -170,8 +167,7 @@ def _in_cell(
     result.unexplained = sum(part[2] for part in counted)
     if outside:
         result.rung = Rung.REFUTED
-    elif isinstance(step.method, SlerpMethod):
-        # The box of slerp's scalars is measured, not proven: it can refute, never confirm.
+    elif not step.method.proven_bound:
         result.rung = Rung.UNPROVEN
     else:
         result.rung = Rung.IN_CELL

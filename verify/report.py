@@ -140,9 +140,11 @@ def _facts(report: Report) -> list[str]:
         facts.append(
             (
                 "covered",
-                f"{cover.files_signed} of {cover.files - cover.files_ignored} files, "
-                f"{cover.bytes_signed:,} of {cover.bytes:,} bytes, {cover.files_ignored} ignored; "
-                f"{cover.tensors_checked} of {cover.tensors} tensors",
+                (
+                    f"{cover.files_signed} of {cover.files - cover.files_ignored} files, "
+                    f"{cover.bytes_signed:,} of {cover.bytes:,} bytes, {cover.files_ignored} ignored; "
+                    f"{cover.tensors_checked} of {cover.tensors} tensors"
+                ),
             )
         )
     for step in report.steps:

@@ -38,7 +38,9 @@ class Scratch:
         self._next += 1
         if nbytes == 0:
             return memoryview(b""), torch.empty(0, dtype=torch.uint8)
-        return memoryview(buffer)[:nbytes], torch.frombuffer(buffer, dtype=torch.uint8, count=nbytes)
+        return memoryview(buffer)[:nbytes], torch.frombuffer(
+            buffer, dtype=torch.uint8, count=nbytes
+        )
 
     def to_bytes(self, values: Tensor) -> memoryview:
         """Return the bytes of a tensor as safetensors stores them (little-endian, contiguous)."""

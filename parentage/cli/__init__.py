@@ -58,8 +58,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave with its exit code; an error is text, never a traceback."""
-    from parentage.cli.shared import report_error  # noqa: PLC0415
-    from parentage.manifest.errors import ParentageError  # noqa: PLC0415
+    from parentage.cli.shared import report_error
+    from parentage.manifest.errors import ParentageError
 
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _os_error(error: OSError, *, as_json: bool) -> int:
-    from parentage.cli.shared import report_error  # noqa: PLC0415
-    from parentage.manifest.errors import CannotRunError  # noqa: PLC0415
+    from parentage.cli.shared import report_error
+    from parentage.manifest.errors import CannotRunError
 
     where = str(error.filename or "")
     return report_error(CannotRunError(str(error.strerror or error), where=where), as_json=as_json)

@@ -11,9 +11,13 @@ from parentage.cli.shared import emit, json_option, passphrase_option
 
 
 @click.command("keygen", epilog="\b\nExample:\n  parentage keygen -o release.key")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Private key to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Private key to write."
+)
 @passphrase_option
-@click.option("--no-passphrase", is_flag=True, help="Leave the key unencrypted (tests, HSM-less CI).")
+@click.option(
+    "--no-passphrase", is_flag=True, help="Leave the key unencrypted (tests, HSM-less CI)."
+)
 @json_option
 def command(output: Path, passphrase_file: Path | None, no_passphrase: bool, as_json: bool) -> int:
     """Make an ECDSA P-256 key: OUTPUT (encrypted PKCS#8) and OUTPUT with the suffix .pub."""
@@ -24,9 +28,15 @@ def command(output: Path, passphrase_file: Path | None, no_passphrase: bool, as_
         text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
         passphrase = text.encode()
     public = write_keypair(output, passphrase)
-    written = {"key": str(output), "public": str(output.with_suffix(".pub")), "keySha256": public.fingerprint}
+    written = {
+        "key": str(output),
+        "public": str(output.with_suffix(".pub")),
+        "keySha256": public.fingerprint,
+    }
     if as_json:
         emit(written)
     else:
-        click.echo(f"wrote {output} and {output.with_suffix('.pub')}\nkey sha256 {public.fingerprint}")
+        click.echo(
+            f"wrote {output} and {output.with_suffix('.pub')}\nkey sha256 {public.fingerprint}"
+        )
     return 0

@@ -28,13 +28,17 @@ Example:
   parentage merge recipe.yaml -o ./rio --parent nex=./nex --parent qwen=./qwen --key release.key""",
 )
 @click.argument("recipe_path", metavar="RECIPE", type=FILE)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make."
+)
 @parent_option
 @click.option("--key", "key_path", type=FILE, help="Sign with this private key; else only declare.")
 @passphrase_option
 @click.option("--shard-bytes", type=click.IntRange(1), default=5_000_000_000, show_default=True)
 @click.option("--companions", metavar="ID", help="Parent whose config and tokenizer are copied.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @digest_option
 @threads_option
 @json_option

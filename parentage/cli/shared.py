@@ -52,7 +52,7 @@ digest_option = click.option(
 
 def emit(value: object) -> None:
     """Print one JSON document to standard output."""
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
     click.echo(msgspec.json.encode(value))
 
@@ -60,7 +60,13 @@ def emit(value: object) -> None:
 def report_error(error: ParentageError, *, as_json: bool) -> int:
     """Print an error where its reader looks for it, and return its exit code."""
     if as_json:
-        emit({"schema": "https://parentage.dev/error/v0.1", "exitCode": error.exit_code, "error": error.as_dict()})
+        emit(
+            {
+                "schema": "https://parentage.dev/error/v0.1",
+                "exitCode": error.exit_code,
+                "error": error.as_dict(),
+            }
+        )
     else:
         click.echo(f"error [{error.code}]: {error.describe()}", err=True)
     return error.exit_code
@@ -91,7 +97,7 @@ def loose_parents(values: tuple[str, ...]) -> list[tuple[str | None, Path]]:
 
 def load_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
     """Load a private key, asking for its passphrase only if it has one and none was given."""
-    from parentage.attest.keys import PrivateKey, passphrase_from  # noqa: PLC0415
+    from parentage.attest.keys import PrivateKey, passphrase_from
 
     passphrase = passphrase_from(passphrase_file, os.environ)
     if passphrase is None and b"ENCRYPTED" in path.read_bytes()[:200]:
@@ -126,6 +132,6 @@ def progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
 
 def lineage_document(lineage: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return a predicate as JSON."""
-    from parentage.manifest.lineage import to_document  # noqa: PLC0415
+    from parentage.manifest.lineage import to_document
 
     return to_document(lineage)

@@ -10,7 +10,9 @@ import click
 from parentage.cli.shared import emit, json_option
 
 
-@click.command("show", epilog="\b\nExamples:\n  parentage show ./rio\n  parentage show ./rio --json")
+@click.command(
+    "show", epilog="\b\nExamples:\n  parentage show ./rio\n  parentage show ./rio --json"
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @json_option
 def command(path: Path, as_json: bool) -> int:
@@ -38,9 +40,13 @@ def _lines(claim: dict[str, Any]) -> list[str]:
         lines.append(f"  files    {len(predicate['resources'])} signed")
     for parent in predicate.get("parents", []):
         roots = ", ".join(f"{k} {v}" for k, v in parent["weights"].items())
-        lines.append(f"  parent   {printable(parent['id'])} {printable(parent.get('uri', ''))} {roots}")
+        lines.append(
+            f"  parent   {printable(parent['id'])} {printable(parent.get('uri', ''))} {roots}"
+        )
     for step in predicate.get("recipe", {}).get("steps", []):
-        lines.append(f"  step     {printable(step['id'])}: {printable(step['op'])}({', '.join(step['inputs'])})")
+        lines.append(
+            f"  step     {printable(step['id'])}: {printable(step['op'])}({', '.join(step['inputs'])})"
+        )
         for field in ("params", "training", "arithmetic"):
             if field in step:
                 lines.append(f"           {field}: {printable(str(step[field]), 300)}")

@@ -29,7 +29,14 @@ Examples:
 Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
 )
 @click.argument("release", type=click.Path(path_type=Path))
-@click.option("--key", "keys", type=FILE, multiple=True, required=True, help="Trusted public key (PEM); repeat for more.")
+@click.option(
+    "--key",
+    "keys",
+    type=FILE,
+    multiple=True,
+    required=True,
+    help="Trusted public key (PEM); repeat for more.",
+)
 @parent_option
 @click.option(
     "--against",
@@ -38,15 +45,23 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
     help="Other weights to look for an undeclared merge with.",
 )
 @click.option(
-    "--level", type=click.Choice(["recompute", "integrity"]), default="recompute", show_default=True,
+    "--level",
+    type=click.Choice(["recompute", "integrity"]),
+    default="recompute",
+    show_default=True,
     help="How much to demand: the recipe too, or signature and digests only.",
 )
 @click.option(
-    "--rung", type=click.Choice(["A", "C"]), default="A", show_default=True,
+    "--rung",
+    type=click.Choice(["A", "C"]),
+    default="A",
+    show_default=True,
     help="Weakest rung that counts: A exact, C within every element's rounding cell.",
 )
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @threads_option
 @json_option
 def command(

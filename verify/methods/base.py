@@ -16,16 +16,19 @@ Interval = tuple[Tensor, Tensor]
 
 
 class Method(Protocol):
-    """A computable step.
+    """A computable step."""
 
-    Attributes:
-        specs: the output's tensors.
-        variants: names of the engines that the step's profile stands for, the likeliest first.
-        deterministic: whether the profile leaves no freedom at all: one other bit refutes it.
-    """
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the engines that the step's profile stands for, the likeliest first."""
 
-    variants: tuple[str, ...]
-    deterministic: bool
+    @property
+    def deterministic(self) -> bool:
+        """Whether the profile leaves no freedom at all: one other bit refutes it."""
+
+    @property
+    def proven_bound(self) -> bool:
+        """Whether `interval` is proven; if not it can refute, never confirm."""
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -69,9 +72,7 @@ def same_tensors(where: str, inputs: Mapping[str, Source]) -> Mapping[str, Tenso
     return first.specs
 
 
-def same_values(
-    where: str, name: str, parts: list[Tensor]
-) -> Tensor:
+def same_values(where: str, name: str, parts: list[Tensor]) -> Tensor:
     """Return an integer or boolean tensor after checking that all inputs hold the same.
 
     Raises:

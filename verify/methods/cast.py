@@ -17,6 +17,7 @@ from parentage.verify.sources import Scratch, Source
 class CastMethod:
     """A bound cast/v1; every profile gives the same bits."""
 
+    proven_bound = True
     deterministic = True
 
     def __init__(self, step: Cast, inputs: Mapping[str, Source]) -> None:

@@ -30,6 +30,8 @@ _MAX_RANK: Final = 8192
 class LoraMethod:
     """A bound lora_merge/v1."""
 
+    proven_bound = True
+
     def __init__(self, step: LoraMerge, inputs: Mapping[str, Source]) -> None:
         if step.arithmetic.profile not in _VARIANTS:
             raise RecipeError(

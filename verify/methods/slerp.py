@@ -46,6 +46,9 @@ _VARIANTS: Final = {
 class SlerpMethod:
     """A bound slerp/v1; coefficients are computed once a tensor and engine."""
 
+    #: The box of the scalars is measured, not proven.
+    proven_bound = False
+
     def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
         if step.arithmetic.profile not in _VARIANTS:
             raise RecipeError(
@@ -218,7 +221,7 @@ def _acos(c: Decimal) -> Decimal:
         term *= -x * x
         total += term / (n + 2)
         n += 2
-    return total * 2 ** (halvings + 1)
+    return total * Decimal(2 ** (halvings + 1))
 
 
 def _block_sums(products: Tensor) -> Tensor:

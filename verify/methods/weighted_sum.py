@@ -37,6 +37,8 @@ _VARIANTS = {
 class WeightedSumMethod:
     """A bound weighted_sum/v1."""
 
+    proven_bound = True
+
     def __init__(self, step: WeightedSum, inputs: Mapping[str, Source]) -> None:
         arithmetic = step.arithmetic
         if arithmetic.profile not in _VARIANTS:
@@ -188,8 +190,10 @@ def _dot64(parts: Sequence[Tensor], coefficients: Sequence[Fraction]) -> Tensor:
     total: Tensor | None = None
     for part, coefficient in zip(parts, coefficients, strict=True):
         # float(Fraction) rounds to nearest; mul and add are two kernels, so nothing fuses them.
-        term = part.to(torch.float64).mul_(float(coefficient)) if part.dtype != torch.float64 else (
-            part * float(coefficient)
+        term = (
+            part.to(torch.float64).mul_(float(coefficient))
+            if part.dtype != torch.float64
+            else (part * float(coefficient))
         )
         total = term if total is None else total.add_(term)
     if total is None:
@@ -206,7 +210,9 @@ def _linear_015(
     for part, weight in zip(parts, weights, strict=True):
         values = part.to(wide)
         if wide == torch.float64:
-            total = torch.addcmul(total, values, torch.tensor(weight, dtype=wide, device=total.device))
+            total = torch.addcmul(
+                total, values, torch.tensor(weight, dtype=wide, device=total.device)
+            )
         elif fused:
             total = fma(total, values, fp32(weight))
         else:

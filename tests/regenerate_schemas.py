@@ -1,0 +1,47 @@
+"""Write `schemas/*.json` from the models; `test_schemas.py` fails when they differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from parentage.manifest.lineage import Lineage
+from parentage.manifest.recipe import Recipe
+from parentage.manifest.table import FileLine, TensorLine
+from parentage.verify.report import Report
+
+MODELS: dict[str, Any] = {
+    "lineage-v0.1": Lineage,
+    "recipe-v0.1": Recipe,
+    "tensors-v0.1": TensorLine | FileLine,
+    "report-v0.1": Report,
+}
+FOLDER = Path(__file__).parent.parent / "schemas"
+
+
+def generate(name: str) -> str:
+    """Return the schema of one wire format as text."""
+    model = MODELS[name]
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://parentage.dev/schemas/{name}.json",
+        **_schema(model),
+    }
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    if model == TensorLine | FileLine:
+        parts, definitions = msgspec.json.schema_components(
+            [TensorLine, FileLine], ref_template="#/$defs/{name}"
+        )
+        return {"anyOf": list(parts), "$defs": definitions}
+    return msgspec.json.schema(model)
+
+
+if __name__ == "__main__":
+    for name in MODELS:
+        (FOLDER / f"{name}.json").write_text(generate(name), encoding="utf-8")
