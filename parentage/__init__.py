@@ -3,7 +3,7 @@
     import parentage
     from pathlib import Path
 
-    report = parentage.verify(
+    report = parentage.verify_release(
         Path("rio-merge"),
         trust=parentage.TrustedKeys((parentage.PublicKey.load(Path("release.pub")),)),
         parents=[("nex", Path("nex")), ("qwen", Path("qwen"))],
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from parentage.manifest.errors import ParentageError
     from parentage.manifest.recipe import Recipe
     from parentage.manifest.recipe import load as load_recipe
-    from parentage.verify.check import Demands, verify
+    from parentage.verify.check import Demands
+    from parentage.verify.check import verify as verify_release
     from parentage.verify.produce import merge
     from parentage.verify.report import Report
     from parentage.verify.verdict import Verdict
@@ -48,7 +49,7 @@ _HOME = {
     "load_recipe": "manifest.recipe:load",
     "merge": "verify.produce",
     "sign_release": "attest.release",
-    "verify": "verify.check",
+    "verify_release": "verify.check:verify",
 }
 
 __all__ = [
@@ -65,7 +66,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "sign_release",
-    "verify",
+    "verify_release",
 ]
 
 

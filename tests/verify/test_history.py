@@ -1,0 +1,331 @@
+"""The examination from end to end on small real releases: every verdict, for its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import parentage
+from parentage import Demands, KeySigner, PrivateKey, Report, TrustedKeys, Verdict
+from parentage.manifest import recipe as recipes
+
+MERGE = {
+    "id": "merge",
+    "op": "weighted_sum/v1",
+    "inputs": ["a", "b"],
+    "params": {"weights": ["0.6", "0.4"], "normalize": True},
+    "arithmetic": {"profile": "parentage-1"},
+}
+
+
+def training(base: str, **changes: Any) -> dict[str, Any]:
+    record = {
+        "method": "sft",
+        "steps": 100,
+        "optimizer": {"name": "adamw", "betas": ["0.9", "0.95"]},
+        "hyperparameters": {},
+        "sumLearningRate": "0.001",
+        "sumLearningRateWeightDecay": "0.0001",
+        "data": [],
+        "program": {"sha256": "0" * 64},
+        "trainable": ["*"],
+        "tiedEmbeddings": False,
+        **changes,
+    }
+    return {"id": "train", "op": "training/v1", "inputs": [base], "training": record}
+
+
+class World:
+    """A publisher with a key, two parents, and whatever they release."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.key = PrivateKey.generate()
+        self.trust = TrustedKeys((self.key.public,))
+        generator = torch.Generator().manual_seed(7)
+        base = {f"layers.{i}.w": torch.randn(96, 64, generator=generator) for i in range(4)}
+        base["norm"] = torch.ones(64)
+        for name in ("base", "a", "b"):
+            far = {k: v + 0.02 * torch.randn(v.shape, generator=generator) for k, v in base.items()}
+            self.save(name, base if name == "base" else far)
+
+    def save(self, name: str, tensors: dict[str, torch.Tensor]) -> Path:
+        (self.root / name).mkdir(exist_ok=True)
+        save_file(tensors, self.root / name / "model.safetensors")
+        return self.root / name
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.root / name / "model.safetensors")
+
+    def recipe(self, parents: list[str], steps: list[Any]) -> recipes.Recipe:
+        document = {"version": "0.1", "parents": [{"id": p} for p in parents], "steps": steps}
+        return recipes.parse(document, where="test")
+
+    def merge(self, name: str = "merged", step: Any = MERGE) -> Path:
+        parents = {i: self.root / i for i in step["inputs"]}
+        parentage.merge(self.recipe(step["inputs"], [step]), self.root / name, parents=parents)
+        return self.sign(name)
+
+    def declare(self, name: str, parents: list[str], steps: list[Any], **outputs: Path) -> Path:
+        parentage.declare(
+            self.root / name,
+            self.recipe(parents, steps),
+            parents={i: self.root / i for i in parents},
+            step_outputs=outputs,
+        )
+        return self.sign(name)
+
+    def sign(self, name: str) -> Path:
+        parentage.sign_release(self.root / name, KeySigner(self.key), self.trust)
+        return self.root / name
+
+    def verify(self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any) -> Report:
+        return parentage.verify_release(
+            self.root / name,
+            trust=self.trust,
+            parents=[(None, self.root / p) for p in parents],
+            against=[self.root / p for p in against or []],
+            demands=Demands(device="cpu", **demands),
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def codes(report: Report) -> set[str]:
+    return {found.code for found in report.findings if found.refutes}
+
+
+def test_an_honest_merge_is_verified_on_rung_a(world: World) -> None:
+    world.merge()
+
+    report = world.verify("merged", ["b", "a"])
+
+    assert (report.verdict, report.exit_code) == (Verdict.VERIFIED, 0)
+    assert {result.rung for result in report.tensors} == {"A"}
+    assert report.coverage.tensors_checked == 5
+
+
+def test_the_report_is_the_same_bytes_every_time(world: World) -> None:
+    world.merge()
+
+    assert world.verify("merged", ["a", "b"]).to_json() == world.verify("merged", ["a", "b"], threads=1).to_json()
+
+
+def test_a_missing_parent_leaves_it_unproven(world: World) -> None:
+    world.merge()
+
+    report = world.verify("merged", ["a"])
+
+    assert (report.verdict, report.exit_code) == (Verdict.UNPROVEN, 4)
+    assert report.parents_missing == ["b"]
+
+
+def test_another_parent_is_noted_and_not_used(world: World) -> None:
+    world.merge()
+
+    report = world.verify("merged", ["a", "base"])
+
+    assert report.verdict == Verdict.UNPROVEN
+    assert "parent-is-another" in {found.code for found in report.findings}
+
+
+@pytest.mark.parametrize("ulps", [1, -1])
+def test_one_ulp_in_one_weight_is_refuted_by_name(world: World, ulps: int) -> None:
+    world.merge("tampered")
+    tensors = world.weights("tampered")
+    tensors["layers.2.w"].view(torch.int32)[5, 7] += ulps
+    world.save("tampered", tensors)
+    world.declare("tampered", ["a", "b"], [MERGE])
+
+    report = world.verify("tampered", ["a", "b"])
+
+    assert (report.verdict, codes(report)) == (Verdict.REFUTED, {"recipe-mismatch"})
+    (found,) = report.findings
+    assert found.where == f"layers.2.w[{5 * 64 + 7}]"
+
+
+@pytest.mark.parametrize("weights", [["0.600001", "0.399999"], ["0.4", "0.6"]])
+def test_a_wrong_ratio_is_refuted(world: World, weights: list[str]) -> None:
+    world.merge("other", {**MERGE, "params": {"weights": weights, "normalize": True}})
+    world.declare("other", ["a", "b"], [MERGE])
+
+    assert codes(world.verify("other", ["a", "b"])) == {"recipe-mismatch"}
+
+
+def test_a_merge_called_training_is_found_among_suspects(world: World) -> None:
+    world.merge("claimed")
+    world.declare("claimed", ["base"], [training("base", sumLearningRate="1", steps=100000)])
+
+    report = world.verify("claimed", ["base"], against=["a", "b"])
+
+    assert (report.verdict, codes(report)) == (Verdict.REFUTED, {"hidden-merge"})
+    assert "0.6 x a + 0.4 x b" in report.findings[0].message
+
+
+def test_a_displacement_beyond_the_declared_learning_rates_is_refuted(world: World) -> None:
+    world.merge("claimed")
+    world.declare("claimed", ["base"], [training("base")])
+
+    assert codes(world.verify("claimed", ["base"])) == {"training-too-far"}
+
+
+def test_the_merge_uploaded_instead_of_the_trained_model(world: World) -> None:
+    world.merge("claimed")
+    world.declare("claimed", ["a", "b"], [MERGE, training("merge")])
+
+    report = world.verify("claimed", ["a", "b"])
+
+    assert (report.verdict, codes(report)) == (Verdict.REFUTED, {"is-intermediate"})
+    assert "this is the output of step `merge`" in report.findings[0].message
+
+
+def test_the_merge_uploaded_is_told_from_roots_alone(world: World) -> None:
+    merged = world.merge("claimed")
+    world.declare("claimed", ["a", "b"], [MERGE, training("merge")], merge=merged)
+
+    assert codes(world.verify("claimed", [])) == {"is-intermediate"}
+
+
+def test_training_that_left_no_trace(world: World) -> None:
+    world.save("same", world.weights("base"))
+    world.declare("same", ["base"], [training("base")])
+
+    assert codes(world.verify("same", ["base"])) == {"no-trace"}
+    assert codes(world.verify("same", [])) == {"no-trace"}
+
+
+def test_a_frozen_tensor_that_moved_is_refuted(world: World) -> None:
+    tensors = world.weights("base")
+    tensors["norm"] = tensors["norm"] + 0.0001
+    world.save("tuned", tensors)
+    world.declare("tuned", ["base"], [training("base", trainable=["layers.*"])])
+
+    report = world.verify("tuned", ["base"])
+
+    assert codes(report) == {"frozen-tensor-changed"}
+    assert report.findings[0].where == "norm"
+
+
+def test_honest_merge_then_train_is_unproven_and_says_why(world: World) -> None:
+    merged = world.merge()
+    tensors = {name: t + 0.0002 for name, t in world.weights("merged").items()}
+    world.save("trained", tensors)
+    world.declare("trained", ["a", "b"], [MERGE, training("merge")], merge=merged)
+
+    report = world.verify("trained", ["a", "b"])
+
+    assert (report.verdict, report.exit_code) == (Verdict.UNPROVEN, 4)
+    assert codes(report) == set()
+    assert [step.rung for step in report.steps] == ["A", "-"]
+    assert any("that this training happened" in text for text in report.not_checked)
+
+
+def test_a_wrong_step_output_is_refuted(world: World) -> None:
+    tensors = {name: t + 0.0002 for name, t in world.weights("a").items()}
+    world.save("trained", tensors)
+    world.declare("trained", ["a", "b"], [MERGE, training("merge", sumLearningRate="1")], merge=world.root / "a")
+
+    assert "step-output" in codes(world.verify("trained", ["a", "b"]))
+
+
+def test_a_chain_of_computable_steps_is_recomputed_through(world: World) -> None:
+    cast = {"id": "cast", "op": "cast/v1", "inputs": ["merge"], "arithmetic": {"profile": "parentage-1", "store": "BF16"}}
+    recipe = world.recipe(["a", "b"], [MERGE, cast])
+    parents = {"a": world.root / "a", "b": world.root / "b"}
+    declared = parentage.merge(recipe, world.root / "chain", parents=parents)
+    world.sign("chain")
+
+    report = world.verify("chain", ["a", "b"])
+
+    assert report.verdict == Verdict.VERIFIED
+    assert [step.rung for step in report.steps] == ["A", "A"]
+    assert declared.lineage.recipe.steps[0].output
+
+
+def test_another_structure_is_refuted(world: World) -> None:
+    world.merge("other")
+    tensors = world.weights("other")
+    tensors["extra"] = torch.zeros(3)
+    del tensors["norm"]
+    world.save("other", tensors)
+    world.declare("other", ["a", "b"], [MERGE])
+
+    assert codes(world.verify("other", ["a", "b"])) == {"tensor-not-there", "tensor-from-nowhere"}
+
+
+def test_an_observation_is_never_verified_as_lineage(world: World) -> None:
+    world.declare("base", [], [])
+
+    assert world.verify("base", []).verdict == Verdict.UNPROVEN
+    assert world.verify("base", [], level="integrity").verdict == Verdict.VERIFIED
+
+
+def test_an_opaque_step_caps_the_verdict(world: World) -> None:
+    step = {"id": "magic", "op": "opaque/v1", "inputs": ["a"], "description": "we did something"}
+    world.save("out", world.weights("b"))
+    world.declare("out", ["a"], [step])
+
+    assert world.verify("out", ["a"]).verdict == Verdict.UNPROVEN
+
+
+def test_whole_files_compares_sha256_too(world: World) -> None:
+    world.merge()
+
+    assert world.verify("merged", ["a", "b"], whole_files=True).coverage.file_hashes
+
+
+def test_both_digest_profiles(world: World) -> None:
+    recipe = world.recipe(["a", "b"], [MERGE])
+    parents = {"a": world.root / "a", "b": world.root / "b"}
+    parentage.merge(recipe, world.root / "both", parents=parents, profiles=("ptd1-b3", "ptd1-sha256"))
+    world.sign("both")
+
+    report = world.verify("both", ["a", "b"])
+
+    assert report.verdict == Verdict.VERIFIED
+    assert set(report.root) == {"ptd1-b3", "ptd1-sha256"}
+
+
+def bf16(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t.bfloat16() for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("make", "rung"),
+    [
+        # An engine that we do not know, in fp32: b + 0.6 (a - b) stays within every cell.
+        (lambda a, b: torch.lerp(b.float(), a.float(), 0.6).bfloat16(), "C"),
+        # Rounding products to bf16 leaves the cells of an fp32-class engine.
+        (lambda a, b: a * 0.6 + b * 0.4, "refuted"),
+    ],
+)
+def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
+    world: World, make: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rung: str
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(200_000, generator=generator).bfloat16()
+    # Siblings a few ulps apart: decimal ratios then hit exact mid-points, where engines part.
+    a = (base.view(torch.int16) + torch.randint(0, 6, base.shape, generator=generator).short()).view(torch.bfloat16)
+    b = (base.view(torch.int16) + torch.randint(0, 6, base.shape, generator=generator).short()).view(torch.bfloat16)
+    world.save("a", {"w": a})
+    world.save("b", {"w": b})
+    world.save("out", {"w": make(a, b)})
+    step = {**MERGE, "arithmetic": {"profile": "mk-0.1.5", "compute": "BF16", "store": "BF16"}}
+    world.declare("out", ["a", "b"], [step])
+
+    report = world.verify("out", ["a", "b"])
+    (result,) = report.tensors
+
+    assert result.rung == rung
+    if rung == "C":
+        assert 0 < result.unexplained <= result.ambiguous < result.elements
+        assert report.verdict == Verdict.UNPROVEN
+        assert world.verify("out", ["a", "b"], rung="C").verdict == Verdict.VERIFIED
