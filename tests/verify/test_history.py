@@ -301,10 +301,10 @@ def bf16(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("make", "rung"),
     [
-        # An engine that we do not know, in fp32: b + 0.6 (a - b) stays within every cell.
-        (lambda a, b: torch.lerp(b.float(), a.float(), 0.6).bfloat16(), "C"),
+        # An engine that we do not know, in fp32: b + 0.7 (a - b) stays within every cell.
+        (lambda a, b: torch.lerp(b.float(), a.float(), 0.7).bfloat16(), "C"),
         # Rounding products to bf16 leaves the cells of an fp32-class engine.
-        (lambda a, b: a * 0.6 + b * 0.4, "refuted"),
+        (lambda a, b: a * 0.7 + b * 0.3, "refuted"),
     ],
 )
 def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
@@ -318,7 +318,11 @@ def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
     world.save("a", {"w": a})
     world.save("b", {"w": b})
     world.save("out", {"w": make(a, b)})
-    step = {**MERGE, "arithmetic": {"profile": "mk-0.1.5", "compute": "BF16", "store": "BF16"}}
+    step = {
+        **MERGE,
+        "params": {"weights": ["0.7", "0.3"], "normalize": True},
+        "arithmetic": {"profile": "mk-0.1.5", "compute": "BF16", "store": "BF16"},
+    }
     world.declare("out", ["a", "b"], [step])
 
     report = world.verify("out", ["a", "b"])
