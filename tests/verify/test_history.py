@@ -301,10 +301,10 @@ def bf16(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("make", "rung"),
     [
-        # An engine that we do not know, in fp32: b + 0.7 (a - b) stays within every cell.
-        (lambda a, b: torch.lerp(b.float(), a.float(), 0.7).bfloat16(), "C"),
+        # An engine that we do not know, in fp32: b + 0.35 (a - b) stays within every cell.
+        (lambda a, b: torch.lerp(b.float(), a.float(), 0.35).bfloat16(), "C"),
         # Rounding products to bf16 leaves the cells of an fp32-class engine.
-        (lambda a, b: a * 0.7 + b * 0.3, "refuted"),
+        (lambda a, b: a * 0.35 + b * 0.65, "refuted"),
     ],
 )
 def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
@@ -313,14 +313,14 @@ def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
     generator = torch.Generator().manual_seed(3)
     base = torch.randn(200_000, generator=generator).bfloat16()
     # Siblings a few ulps apart: decimal ratios then hit exact mid-points, where engines part.
-    a = (base.view(torch.int16) + torch.randint(0, 6, base.shape, generator=generator).short()).view(torch.bfloat16)
-    b = (base.view(torch.int16) + torch.randint(0, 6, base.shape, generator=generator).short()).view(torch.bfloat16)
+    a = (base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()).view(torch.bfloat16)
+    b = (base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()).view(torch.bfloat16)
     world.save("a", {"w": a})
     world.save("b", {"w": b})
     world.save("out", {"w": make(a, b)})
     step = {
         **MERGE,
-        "params": {"weights": ["0.7", "0.3"], "normalize": True},
+        "params": {"weights": ["0.35", "0.65"], "normalize": True},
         "arithmetic": {"profile": "mk-0.1.5", "compute": "BF16", "store": "BF16"},
     }
     world.declare("out", ["a", "b"], [step])
