@@ -44,7 +44,11 @@ def step() -> Callable[..., Any]:
 
     def make(**fields: Any) -> Any:
         inputs = list(dict.fromkeys(fields["inputs"]))
-        document = {"version": "0.1", "parents": [{"id": i} for i in inputs], "steps": [{"id": "s", **fields}]}
+        document = {
+            "version": "0.1",
+            "parents": [{"id": i} for i in inputs],
+            "steps": [{"id": "s", **fields}],
+        }
         return recipe.parse(document, where="test").steps[0]
 
     return make

@@ -84,7 +84,9 @@ class World:
         parentage.sign_release(self.root / name, KeySigner(self.key), self.trust)
         return self.root / name
 
-    def verify(self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any) -> Report:
+    def verify(
+        self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any
+    ) -> Report:
         return parentage.verify_release(
             self.root / name,
             trust=self.trust,
@@ -116,7 +118,10 @@ def test_an_honest_merge_is_verified_on_rung_a(world: World) -> None:
 def test_the_report_is_the_same_bytes_every_time(world: World) -> None:
     world.merge()
 
-    assert world.verify("merged", ["a", "b"]).to_json() == world.verify("merged", ["a", "b"], threads=1).to_json()
+    assert (
+        world.verify("merged", ["a", "b"]).to_json()
+        == world.verify("merged", ["a", "b"], threads=1).to_json()
+    )
 
 
 def test_a_missing_parent_leaves_it_unproven(world: World) -> None:
@@ -231,13 +236,23 @@ def test_honest_merge_then_train_is_unproven_and_says_why(world: World) -> None:
 def test_a_wrong_step_output_is_refuted(world: World) -> None:
     tensors = {name: t + 0.0002 for name, t in world.weights("a").items()}
     world.save("trained", tensors)
-    world.declare("trained", ["a", "b"], [MERGE, training("merge", sumLearningRate="1")], merge=world.root / "a")
+    world.declare(
+        "trained",
+        ["a", "b"],
+        [MERGE, training("merge", sumLearningRate="1")],
+        merge=world.root / "a",
+    )
 
     assert "step-output" in codes(world.verify("trained", ["a", "b"]))
 
 
 def test_a_chain_of_computable_steps_is_recomputed_through(world: World) -> None:
-    cast = {"id": "cast", "op": "cast/v1", "inputs": ["merge"], "arithmetic": {"profile": "parentage-1", "store": "BF16"}}
+    cast = {
+        "id": "cast",
+        "op": "cast/v1",
+        "inputs": ["merge"],
+        "arithmetic": {"profile": "parentage-1", "store": "BF16"},
+    }
     recipe = world.recipe(["a", "b"], [MERGE, cast])
     parents = {"a": world.root / "a", "b": world.root / "b"}
     declared = parentage.merge(recipe, world.root / "chain", parents=parents)
@@ -285,7 +300,9 @@ def test_whole_files_compares_sha256_too(world: World) -> None:
 def test_both_digest_profiles(world: World) -> None:
     recipe = world.recipe(["a", "b"], [MERGE])
     parents = {"a": world.root / "a", "b": world.root / "b"}
-    parentage.merge(recipe, world.root / "both", parents=parents, profiles=("ptd1-b3", "ptd1-sha256"))
+    parentage.merge(
+        recipe, world.root / "both", parents=parents, profiles=("ptd1-b3", "ptd1-sha256")
+    )
     world.sign("both")
 
     report = world.verify("both", ["a", "b"])
@@ -313,8 +330,12 @@ def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
     generator = torch.Generator().manual_seed(3)
     base = torch.randn(200_000, generator=generator).bfloat16()
     # Siblings a few ulps apart: decimal ratios then hit exact mid-points, where engines part.
-    a = (base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()).view(torch.bfloat16)
-    b = (base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()).view(torch.bfloat16)
+    a = (
+        base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()
+    ).view(torch.bfloat16)
+    b = (
+        base.view(torch.int16) + torch.randint(0, 12, base.shape, generator=generator).short()
+    ).view(torch.bfloat16)
     world.save("a", {"w": a})
     world.save("b", {"w": b})
     world.save("out", {"w": make(a, b)})

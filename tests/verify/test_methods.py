@@ -22,10 +22,14 @@ from parentage.verify.sources import Scratch
 CPU = torch.device("cpu")
 
 
-def compute(step: Any, inputs: dict[str, Any], name: str, variant: str | None = None) -> torch.Tensor:
+def compute(
+    step: Any, inputs: dict[str, Any], name: str, variant: str | None = None
+) -> torch.Tensor:
     bound = bind([step], inputs)[step.id]
     spec = bound.specs[name]
-    out = bound.method.chunk(name, 0, spec.elements, variant or bound.method.variants[0], Scratch(CPU))
+    out = bound.method.chunk(
+        name, 0, spec.elements, variant or bound.method.variants[0], Scratch(CPU)
+    )
     return out.clone().reshape(spec.shape)
 
 
@@ -40,7 +44,9 @@ def random(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def weighted(step: Any, weights: list[str], *, inputs: list[str], profile: str = "parentage-1", **more: Any) -> Any:
+def weighted(
+    step: Any, weights: list[str], *, inputs: list[str], profile: str = "parentage-1", **more: Any
+) -> Any:
     arithmetic = {"profile": profile, **more.pop("arithmetic", {})}
     params = {"weights": weights, "normalize": more.pop("normalize", True), **more}
     return step(op="weighted_sum/v1", inputs=inputs, params=params, arithmetic=arithmetic)
@@ -50,7 +56,9 @@ def test_linear_under_parentage_1_is_float64_rounded_once(source: Any, step: Any
     a, b = random((64, 33), 1), random((64, 33), 2)
     inputs = {"a": source({"w": a}), "b": source({"w": b})}
 
-    got = compute(weighted(step, ["0.6", "0.4"], inputs=["a", "b"], arithmetic={"store": "BF16"}), inputs, "w")
+    got = compute(
+        weighted(step, ["0.6", "0.4"], inputs=["a", "b"], arithmetic={"store": "BF16"}), inputs, "w"
+    )
 
     exact = a.double().numpy() * 0.6 + b.double().numpy() * 0.4
     assert got.dtype == torch.bfloat16
@@ -72,7 +80,9 @@ def test_add_difference(source: Any, step: Any) -> None:
     a, b, c = (random((40,), seed) for seed in range(3))
     inputs = {"a": source({"w": a}), "b": source({"w": b}), "c": source({"w": c})}
 
-    got = compute(weighted(step, ["1", "0.5", "-0.5"], inputs=["a", "b", "c"], normalize=False), inputs, "w")
+    got = compute(
+        weighted(step, ["1", "0.5", "-0.5"], inputs=["a", "b", "c"], normalize=False), inputs, "w"
+    )
 
     assert torch.equal(got, ((a.double() + b.double() * 0.5) + c.double() * -0.5).float())
 
@@ -93,7 +103,12 @@ def test_overrides_apply_to_their_tensors_only(source: Any, step: Any) -> None:
     tensors = {"layers.0.w": random((8,), 1), "layers.1.w": random((8,), 2)}
     other = {name: random((8,), 9) for name in tensors}
     inputs = {"a": source(tensors), "b": source(other)}
-    made = weighted(step, ["1", "0"], inputs=["a", "b"], overrides=[{"tensors": ["layers.1.*"], "weights": ["0", "1"]}])
+    made = weighted(
+        step,
+        ["1", "0"],
+        inputs=["a", "b"],
+        overrides=[{"tensors": ["layers.1.*"], "weights": ["0", "1"]}],
+    )
 
     assert torch.equal(compute(made, inputs, "layers.0.w"), tensors["layers.0.w"])
     assert torch.equal(compute(made, inputs, "layers.1.w"), other["layers.1.w"])
@@ -102,7 +117,9 @@ def test_overrides_apply_to_their_tensors_only(source: Any, step: Any) -> None:
 def test_mergekit_015_linear_is_a_chain_of_fused_steps(source: Any, step: Any) -> None:
     a, b = random((4000,), 1, torch.bfloat16), random((4000,), 2, torch.bfloat16)
     inputs = {"a": source({"w": a}), "b": source({"w": b})}
-    made = weighted(step, ["0.6", "0.4"], inputs=["a", "b"], profile="mk-0.1.5", arithmetic={"compute": "BF16"})
+    made = weighted(
+        step, ["0.6", "0.4"], inputs=["a", "b"], profile="mk-0.1.5", arithmetic={"compute": "BF16"}
+    )
 
     fused = compute(made, inputs, "w", "mk-0.1.5/fma")
     unfused = compute(made, inputs, "w", "mk-0.1.5/unfused")
@@ -113,15 +130,21 @@ def test_mergekit_015_linear_is_a_chain_of_fused_steps(source: Any, step: Any) -
     # bf16 x fp32 products have 32 bits: their sum with an fp32 number is exact or rounds once here.
     second = (first.astype(np.float64) + y.astype(np.float64) * np.float64(v)).astype(np.float32)
     total = np.float32(w + v)
-    assert np.array_equal(fused.float().numpy(), torch.from_numpy(second / total).bfloat16().float().numpy())
+    assert np.array_equal(
+        fused.float().numpy(), torch.from_numpy(second / total).bfloat16().float().numpy()
+    )
     plain = (x * w + y * v) / total
-    assert np.array_equal(unfused.float().numpy(), torch.from_numpy(plain).bfloat16().float().numpy())
+    assert np.array_equal(
+        unfused.float().numpy(), torch.from_numpy(plain).bfloat16().float().numpy()
+    )
 
 
 def test_mergekit_014_linear_rounds_every_product(source: Any, step: Any) -> None:
     a, b = random((4000,), 1, torch.bfloat16), random((4000,), 2, torch.bfloat16)
     inputs = {"a": source({"w": a}), "b": source({"w": b})}
-    made = weighted(step, ["0.6", "0.4"], inputs=["a", "b"], profile="mk-0.1.4", arithmetic={"compute": "BF16"})
+    made = weighted(
+        step, ["0.6", "0.4"], inputs=["a", "b"], profile="mk-0.1.4", arithmetic={"compute": "BF16"}
+    )
 
     got = compute(made, inputs, "w")
 
@@ -135,7 +158,13 @@ def test_mergekit_task_arithmetic(source: Any, step: Any) -> None:
     a, b, base = (random((4000,), seed, torch.bfloat16) for seed in range(3))
     inputs = {"a": source({"w": a}), "b": source({"w": b}), "base": source({"w": base})}
     made = weighted(
-        step, ["0.6", "0.5"], inputs=["a", "b", "base"], profile="mk-0.1.5", normalize=True, base="base", scale="0.8",
+        step,
+        ["0.6", "0.5"],
+        inputs=["a", "b", "base"],
+        profile="mk-0.1.5",
+        normalize=True,
+        base="base",
+        scale="0.8",
         arithmetic={"compute": "BF16"},
     )
 
@@ -213,12 +242,20 @@ def test_slerp_falls_back_to_lerp(aa: float) -> None:
 def test_slerp_under_parentage_1(source: Any, step: Any) -> None:
     a, b = random((70, 100), 1), random((70, 100), 2)
     inputs = {"a": source({"w": a}), "b": source({"w": b})}
-    made = step(op="slerp/v1", inputs=["a", "b"], params={"t": "0.35"}, arithmetic={"profile": "parentage-1"})
+    made = step(
+        op="slerp/v1",
+        inputs=["a", "b"],
+        params={"t": "0.35"},
+        arithmetic={"profile": "parentage-1"},
+    )
 
     got = compute(made, inputs, "w")
 
     x, y = a.double().numpy().ravel(), b.double().numpy().ravel()
-    aa, bb, ab = (float(sum(map(Fraction, (p * q).tolist()), Fraction(0))) for p, q in ((x, x), (y, y), (x, y)))
+    aa, bb, ab = (
+        float(sum(map(Fraction, (p * q).tolist()), Fraction(0)))
+        for p, q in ((x, x), (y, y), (x, y))
+    )
     theta = math.acos(ab / math.sqrt(aa * bb))
     exact = (math.sin(0.65 * theta) * x + math.sin(0.35 * theta) * y) / math.sin(theta)
     difference = np.abs(got.numpy().ravel() - exact)
@@ -228,11 +265,16 @@ def test_slerp_under_parentage_1(source: Any, step: Any) -> None:
 def test_slerp_does_not_depend_on_chunks_or_threads(source: Any, step: Any) -> None:
     big = CHUNK_BYTES // 4 + 12345
     inputs = {"a": source({"w": random((big,), 1)}), "b": source({"w": random((big,), 2)})}
-    made = step(op="slerp/v1", inputs=["a", "b"], params={"t": "0.5"}, arithmetic={"profile": "parentage-1"})
+    made = step(
+        op="slerp/v1", inputs=["a", "b"], params={"t": "0.5"}, arithmetic={"profile": "parentage-1"}
+    )
     method = bind([made], inputs)["s"].method
 
     whole = method.chunk("w", 0, big, "parentage-1", Scratch(CPU)).clone()
-    parts = [method.chunk("w", at, min(at + 100_000, big), "parentage-1", Scratch(CPU)).clone() for at in range(0, big, 100_000)]
+    parts = [
+        method.chunk("w", at, min(at + 100_000, big), "parentage-1", Scratch(CPU)).clone()
+        for at in range(0, big, 100_000)
+    ]
 
     assert torch.equal(whole, torch.cat(parts))
 
@@ -242,10 +284,14 @@ def test_lora_and_rslora(source: Any, step: Any, rs: bool, scale: Fraction) -> N
     w, a, b = random((12, 20), 1, torch.bfloat16), random((4, 20), 2), random((12, 4), 3)
     inputs = {
         "base": source({"q.weight": w, "k.weight": w.clone()}),
-        "adapter": source({"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}),
+        "adapter": source(
+            {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}
+        ),
     }
     made = step(
-        op="lora_merge/v1", inputs=["base", "adapter"], params={"alpha": "32", "rsLora": rs},
+        op="lora_merge/v1",
+        inputs=["base", "adapter"],
+        params={"alpha": "32", "rsLora": rs},
         arithmetic={"profile": "parentage-1"},
     )
 
@@ -253,7 +299,9 @@ def test_lora_and_rslora(source: Any, step: Any, rs: bool, scale: Fraction) -> N
 
     for i in range(12):
         for j in range(20):
-            delta = sum((Fraction(float(b[i, k])) * Fraction(float(a[k, j])) for k in range(4)), Fraction(0))
+            delta = sum(
+                (Fraction(float(b[i, k])) * Fraction(float(a[k, j])) for k in range(4)), Fraction(0)
+            )
             exact = Fraction(float(w[i, j])) + scale * delta
             ulp = Fraction(2) ** (math.frexp(float(exact))[1] - 8)
             assert abs(Fraction(float(got[i, j])) - exact) <= ulp / 2 + Fraction(1, 2**40)
@@ -264,16 +312,22 @@ def test_lora_transposed(source: Any, step: Any) -> None:
     w, a, b = random((20, 12), 1), random((4, 20), 2), random((12, 4), 3)
     inputs = {
         "base": source({"q.weight": w}),
-        "adapter": source({"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}),
+        "adapter": source(
+            {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}
+        ),
     }
     made = step(
-        op="lora_merge/v1", inputs=["base", "adapter"], params={"alpha": "4", "fanInFanOut": True},
+        op="lora_merge/v1",
+        inputs=["base", "adapter"],
+        params={"alpha": "4", "fanInFanOut": True},
         arithmetic={"profile": "parentage-1"},
     )
 
     got = compute(made, inputs, "q.weight")
 
-    assert torch.allclose(got.double(), w.double() + (b.double() @ a.double()).T, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(
+        got.double(), w.double() + (b.double() @ a.double()).T, rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +344,12 @@ def test_adapter_that_does_not_fit_is_refused(source: Any, step: Any, adapter: A
         "base": source({"q.weight": torch.zeros(12, 20)}),
         "adapter": source({name: torch.zeros(shape) for name, shape in adapter.items()}),
     }
-    made = step(op="lora_merge/v1", inputs=["base", "adapter"], params={"alpha": "4"}, arithmetic={"profile": "parentage-1"})
+    made = step(
+        op="lora_merge/v1",
+        inputs=["base", "adapter"],
+        params={"alpha": "4"},
+        arithmetic={"profile": "parentage-1"},
+    )
 
     with pytest.raises(ShapeMismatchError):
         bind([made], inputs)
@@ -306,10 +365,16 @@ def test_cast_leaves_integers_alone(source: Any, step: Any) -> None:
 
 
 def test_copy_rename_and_layers(source: Any, step: Any) -> None:
-    tensors = {f"model.layers.{i}.w": torch.full((2,), float(i)) for i in range(4)} | {"head": torch.ones(1)}
+    tensors = {f"model.layers.{i}.w": torch.full((2,), float(i)) for i in range(4)} | {
+        "head": torch.ones(1)
+    }
     inputs = {"a": source(tensors)}
-    kept = bind([step(op="copy/v1", inputs=["a"], params={"exclude": ["model.layers.3.*"]})], inputs)["s"]
-    renamed = bind([step(op="rename/v1", inputs=["a"], params={"names": {"head": "lm_head"}})], inputs)["s"]
+    kept = bind(
+        [step(op="copy/v1", inputs=["a"], params={"exclude": ["model.layers.3.*"]})], inputs
+    )["s"]
+    renamed = bind(
+        [step(op="rename/v1", inputs=["a"], params={"names": {"head": "lm_head"}})], inputs
+    )["s"]
     params = {
         "prefix": "model.layers.",
         "slices": [{"input": "a", "start": 0, "end": 2}, {"input": "a", "start": 1, "end": 4}],
@@ -331,12 +396,23 @@ def test_copy_rename_and_layers(source: Any, step: Any) -> None:
         {"op": "rename/v1", "params": {"names": {"absent": "x"}}},
         {"op": "rename/v1", "params": {"names": {"w": "v"}}},
         {"op": "copy/v1", "params": {"include": ["absent"]}},
-        {"op": "layer_select/v1", "params": {"prefix": "l.", "slices": [{"input": "a", "start": 0, "end": 1}]}},
-        {"op": "slerp/v1", "inputs": ["a", "b"], "params": {"t": "0.5"}, "arithmetic": {"profile": "peft"}},
+        {
+            "op": "layer_select/v1",
+            "params": {"prefix": "l.", "slices": [{"input": "a", "start": 0, "end": 1}]},
+        },
+        {
+            "op": "slerp/v1",
+            "inputs": ["a", "b"],
+            "params": {"t": "0.5"},
+            "arithmetic": {"profile": "peft"},
+        },
     ],
 )
 def test_steps_that_can_not_be_bound(source: Any, step: Any, fields: Any) -> None:
-    inputs = {"a": source({"w": torch.zeros(1), "v": torch.zeros(1)}), "b": source({"w": torch.zeros(1), "v": torch.zeros(1)})}
+    inputs = {
+        "a": source({"w": torch.zeros(1), "v": torch.zeros(1)}),
+        "b": source({"w": torch.zeros(1), "v": torch.zeros(1)}),
+    }
 
     with pytest.raises(RecipeError):
         bind([step(**{"inputs": ["a"], **fields})], inputs)
@@ -345,12 +421,17 @@ def test_steps_that_can_not_be_bound(source: Any, step: Any, fields: Any) -> Non
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_parentage_1_has_the_same_bits_on_cuda(source: Any, step: Any) -> None:
-    inputs = {"a": source({"w": random((1000, 700), 1)}), "b": source({"w": random((1000, 700), 2)})}
+    inputs = {
+        "a": source({"w": random((1000, 700), 1)}),
+        "b": source({"w": random((1000, 700), 2)}),
+    }
     for fields in (
         {"op": "weighted_sum/v1", "params": {"weights": ["0.6", "0.4"], "normalize": True}},
         {"op": "slerp/v1", "params": {"t": "0.35"}},
     ):
-        made = step(inputs=["a", "b"], arithmetic={"profile": "parentage-1", "store": "BF16"}, **fields)
+        made = step(
+            inputs=["a", "b"], arithmetic={"profile": "parentage-1", "store": "BF16"}, **fields
+        )
         method = bind([made], inputs)["s"].method
         cpu = method.chunk("w", 0, 700_000, "parentage-1", Scratch(CPU)).clone()
         gpu = method.chunk("w", 0, 700_000, "parentage-1", Scratch(torch.device("cuda"))).cpu()

@@ -41,7 +41,9 @@ def test_round_once_is_the_nearest_value(dtype: str, value: float) -> None:
     assert math.copysign(1, float(rounded)) == math.copysign(1, expected)
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("BF16", 1 + 2**-8 + 2**-40), ("F16", 1 + 2**-11 + 2**-40)])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("BF16", 1 + 2**-8 + 2**-40), ("F16", 1 + 2**-11 + 2**-40)]
+)
 def test_round_once_does_not_round_twice(dtype: str, value: float) -> None:
     # Through fp32 the last bit is lost first, and the tie then goes to even: down instead of up.
     exact = torch.tensor([value], dtype=torch.float64)
