@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,6 +28,8 @@ Progress = Callable[[int], None]
 
 _SPAN: Final = 64 * CHUNK
 _MAX_THREADS: Final = 16
+#: Chunks handed to idle threads at most, a file: bounds memory.
+_HELPED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ class _Pass:
         self._progress = progress or (lambda _: None)
         self._local = threading.local()
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._left = self._threads = 0
         self._files: dict[str, str] = {}
         self._by_file: dict[str, list[Tensor]] = {
             name: list(header.tensors) for name, header in model.headers.items()
@@ -124,8 +129,10 @@ class _Pass:
         }
 
     def run(self, units: Sequence[Callable[[], None]], threads: int) -> None:
+        self._left, self._threads = len(units), threads
         with ThreadPoolExecutor(threads, thread_name_prefix="digest") as pool:
-            futures = [pool.submit(unit) for unit in units]
+            self._pool = pool
+            futures = [pool.submit(self._counted, unit) for unit in units]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
@@ -134,6 +141,11 @@ class _Pass:
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+    def _counted(self, unit: Callable[[], None]) -> None:
+        unit()
+        with self._lock:
+            self._left -= 1
 
     def span(self, tensor: Tensor, start: int, end: int) -> None:
         """Digest bytes [start, end) of a tensor; `start` is a multiple of the chunk size."""
@@ -148,6 +160,7 @@ class _Pass:
         """Digest a file and, on the way, the tensors in it."""
         state = hashlib.sha256()
         position = 0
+        helped: deque[Future[None]] = deque()
         for tensor in self._by_file.get(file.name, ()):
             position = self._plain(file, state, position, tensor.start)
             for at in range(0, tensor.end - tensor.start, CHUNK):
@@ -155,9 +168,20 @@ class _Pass:
                     return
                 size = min(CHUNK, tensor.end - tensor.start - at)
                 view = self._read(file, tensor.start + at, size)
-                state.update(view)
-                self._leaf(tensor, at, view)
+                if self._left < self._threads and len(helped) < _HELPED:
+                    # A thread is idle and SHA-256 is a chain: let that thread make the leaf.
+                    helped.append(
+                        self._pool.submit(self._leaf, tensor, at, memoryview(bytes(view)))
+                    )
+                    state.update(view)
+                else:
+                    state.update(view)
+                    self._leaf(tensor, at, view)
+                while helped and (helped[0].done() or len(helped) == _HELPED):
+                    helped.popleft().result()
             position = tensor.end
+        for future in helped:
+            future.result()
         self._plain(file, state, position, file.size)
         self._files[file.name] = state.hexdigest()
 

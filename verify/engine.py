@@ -6,10 +6,13 @@ Memory is bounded by chunk size x threads x steps in the chain, never by the mod
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, TypeVar
 
 import torch
@@ -68,6 +71,7 @@ class Engine:
             with torch.inference_mode():
                 return task(chunk, scratch)
 
+        _keep_freed_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -89,6 +93,20 @@ class Engine:
         """Tell of work done."""
         if self.progress is not None:
             self.progress(nbytes)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse freed chunks instead of giving them back to the kernel.
+
+    Temporaries of a few MB are otherwise mapped and unmapped for every operation: page faults made
+    recompute six times slower (benchmarks). Elsewhere this does nothing.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 32 << 20)
+        libc.mallopt(m_trim_threshold, 256 << 20)
 
 
 def pick_device(name: str) -> torch.device:

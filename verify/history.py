@@ -16,10 +16,10 @@ from parentage.manifest.recipe import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
-from parentage.verify.recompute import TensorResult, compare
+from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source
-from parentage.verify.verdict import Finding, Rung, finding
+from parentage.verify.verdict import Finding, Rung, TensorResult, finding
 
 _SHOWN = 20
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -20,44 +19,7 @@ from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.rounding import bits
 from parentage.verify.sources import FileSource, Scratch, Source
-from parentage.verify.verdict import Rung
-
-
-class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
-    """The first element that differs, as evidence anyone can look at.
-
-    Attributes:
-        index: flat element index.
-        expected, found: values as exact text (hex bits and decimal).
-    """
-
-    index: int
-    expected: str
-    found: str
-
-
-class TensorResult(msgspec.Struct, kw_only=True):
-    """What recomputing one tensor showed.
-
-    Attributes:
-        name: tensor.
-        rung: the best that holds.
-        elements: how many it has.
-        differing: elements that differ from the best engine.
-        ambiguous: elements with more than one allowed value (rung C).
-        unexplained: elements that no known engine produces.
-        engine: the engine that reached the rung.
-        first: the first difference.
-    """
-
-    name: str
-    rung: Rung
-    elements: int
-    differing: int = 0
-    ambiguous: int = 0
-    unexplained: int = 0
-    engine: str = ""
-    first: Mismatch | None = None
+from parentage.verify.verdict import Mismatch, Rung, TensorResult
 
 
 @dataclass(slots=True)

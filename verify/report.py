@@ -9,8 +9,7 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
-from parentage.verify.recompute import TensorResult
-from parentage.verify.verdict import EXIT_CODES, Finding, Rung, Verdict
+from parentage.verify.verdict import EXIT_CODES, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
 _SHOWN: Final = 12

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from parentage.manifest.mergekit import load_config
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
-from parentage.verify.recompute import TensorResult, compare
+from parentage.verify.recompute import compare
 from parentage.verify.sources import FileSource
+from parentage.verify.verdict import TensorResult
 
 pytestmark = pytest.mark.peer
 

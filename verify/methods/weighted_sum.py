@@ -222,7 +222,10 @@ def _linear_015(
         else:
             total.add_(values.mul(fp32(weight)))
     if normalize:
-        total.div_(factors.sum(dim=1).to(total.device))
+        divisor = factors.sum(dim=1).to(total.device)
+        # x / 1 is x: the commonest ratios sum to exactly 1, and a division costs as much as the rest.
+        if float(divisor) != 1.0:
+            total.div_(divisor)
     return total
 
 
