@@ -154,7 +154,10 @@ def _allowed_roots(root: Path) -> tuple[Path, ...]:
 def _open(name: str, path: Path, allowed: tuple[Path, ...]) -> OpenFile:
     target = path
     if path.is_symlink():
-        target = path.resolve()
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+            raise FileSetError("link leads in a circle", where=name) from error
         if not any(target.is_relative_to(root) for root in allowed):
             raise FileSetError(
                 "link leads out of the release",

@@ -12,6 +12,7 @@ from parentage.manifest.recipe import DigestSet, Hex, Id, Source, Step, _Wire, c
 NAMESPACE: Final = "https://parentage.dev"
 LINEAGE: Final = f"{NAMESPACE}/lineage/v0.1"
 DRAFT: Final = ".parentage/draft.json"
+_TIME: Final = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$(?!\n)"
 
 
 class Weights(_Wire, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class Weights(_Wire, frozen=True, kw_only=True):
 
     root: DigestSet
     tensors: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
-    bytes: Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,19})$")]
+    bytes: Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,19})$(?!\n)")]
 
 
 class Parent(_Wire, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class Lineage(_Wire, frozen=True, kw_only=True):
     weights: Weights
     parents: tuple[Parent, ...]
     recipe: LineageRecipe
-    created: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    created: Annotated[str, msgspec.Meta(pattern=_TIME)]
 
 
 def to_document(lineage: Lineage) -> dict[str, Any]:

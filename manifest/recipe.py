@@ -30,12 +30,13 @@ from parentage.manifest.errors import JsonError, RecipeError
 MAX_RECIPE: Final = 8 << 20
 MAX_STEPS: Final = 256
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+# Python's "$" also matches before a final newline; "$(?!\n)" does not, and ECMA 262 reads it alike.
+Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)")]
+Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Ratio = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^-?(?:(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,60})?|0x[01]\.[0-9a-f]{1,13}p[+-]?[0-9]{1,4})$",
+        pattern=r"^-?(?:(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,60})?|0x[01]\.[0-9a-f]{1,13}p[+-]?[0-9]{1,3})$(?!\n)",
         description="an exact number: decimal ('0.6') or hex float ('0x1.8p-1'), in quotes",
     ),
 ]

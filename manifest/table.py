@@ -30,7 +30,7 @@ TENSORS: Final = ".parentage/tensors.jsonl"
 LEAVES: Final = ".parentage/leaves.bin"
 MAX_TABLE: Final = 256 << 20
 
-Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 

@@ -3,102 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from worlds import MERGE, World, training
 
 import parentage
-from parentage import Demands, KeySigner, PrivateKey, Report, TrustedKeys, Verdict
-from parentage.manifest import recipe as recipes
-
-MERGE = {
-    "id": "merge",
-    "op": "weighted_sum/v1",
-    "inputs": ["a", "b"],
-    "params": {"weights": ["0.6", "0.4"], "normalize": True},
-    "arithmetic": {"profile": "parentage-1"},
-}
-
-
-def training(base: str, **changes: Any) -> dict[str, Any]:
-    record = {
-        "method": "sft",
-        "steps": 100,
-        "optimizer": {"name": "adamw", "betas": ["0.9", "0.95"]},
-        "hyperparameters": {},
-        "sumLearningRate": "0.001",
-        "sumLearningRateWeightDecay": "0.0001",
-        "data": [],
-        "program": {"sha256": "0" * 64},
-        "trainable": ["*"],
-        "tiedEmbeddings": False,
-        **changes,
-    }
-    return {"id": "train", "op": "training/v1", "inputs": [base], "training": record}
-
-
-class World:
-    """A publisher with a key, two parents, and whatever they release."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.key = PrivateKey.generate()
-        self.trust = TrustedKeys((self.key.public,))
-        generator = torch.Generator().manual_seed(7)
-        base = {f"layers.{i}.w": torch.randn(96, 64, generator=generator) for i in range(4)}
-        base["norm"] = torch.ones(64)
-        for name in ("base", "a", "b"):
-            far = {k: v + 0.02 * torch.randn(v.shape, generator=generator) for k, v in base.items()}
-            self.save(name, base if name == "base" else far)
-
-    def save(self, name: str, tensors: dict[str, torch.Tensor]) -> Path:
-        (self.root / name).mkdir(exist_ok=True)
-        save_file(tensors, self.root / name / "model.safetensors")
-        return self.root / name
-
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.root / name / "model.safetensors")
-
-    def recipe(self, parents: list[str], steps: list[Any]) -> recipes.Recipe:
-        document = {"version": "0.1", "parents": [{"id": p} for p in parents], "steps": steps}
-        return recipes.parse(document, where="test")
-
-    def merge(self, name: str = "merged", step: Any = MERGE) -> Path:
-        parents = {i: self.root / i for i in step["inputs"]}
-        parentage.merge(self.recipe(step["inputs"], [step]), self.root / name, parents=parents)
-        return self.sign(name)
-
-    def declare(self, name: str, parents: list[str], steps: list[Any], **outputs: Path) -> Path:
-        parentage.declare(
-            self.root / name,
-            self.recipe(parents, steps),
-            parents={i: self.root / i for i in parents},
-            step_outputs=outputs,
-        )
-        return self.sign(name)
-
-    def sign(self, name: str) -> Path:
-        parentage.sign_release(self.root / name, KeySigner(self.key), self.trust)
-        return self.root / name
-
-    def verify(
-        self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any
-    ) -> Report:
-        return parentage.verify_release(
-            self.root / name,
-            trust=self.trust,
-            parents=[(None, self.root / p) for p in parents],
-            against=[self.root / p for p in against or []],
-            demands=Demands(device="cpu", **demands),
-        )
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+from parentage import Report, Verdict
 
 
 def codes(report: Report) -> set[str]:
