@@ -14,7 +14,11 @@ from safetensors.torch import load_file, save_file
 
 import parentage
 from parentage import Demands, KeySigner, PrivateKey, Report, TrustedKeys
+from parentage.attest.claims import find_lineage
+from parentage.attest.opening import open_bundle
 from parentage.manifest import recipe as recipes
+from parentage.manifest.files import open_files
+from parentage.manifest.lineage import Lineage
 
 MERGE = {
     "id": "merge",
@@ -85,6 +89,12 @@ class World:
     def sign(self, name: str) -> Path:
         parentage.sign_release(self.root / name, KeySigner(self.key), self.trust)
         return self.root / name
+
+    def lineage(self, name: str) -> Lineage:
+        """Read the lineage that a release carries, by this publisher."""
+        with open_files(self.root / name) as files:
+            data = files.files["model.sig"].read_small()
+            return find_lineage(files, open_bundle(data, self.trust, "model.sig"), self.trust)[0]
 
     def verify(
         self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any
