@@ -40,6 +40,19 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Name whatever the system refuses inside the block: folders made, moved, removed.
+
+    Raises:
+        WriteFailedError: with the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` atomically."""
     with replacing(path, mode=mode) as stream:

@@ -126,7 +126,8 @@ def build_lineage(
 def write_draft(model: Path, lineage: Lineage, data: bytes, leaves: bytes) -> None:
     """Write `.parentage/tensors.jsonl`, `leaves.bin` and `draft.json`, the draft last."""
     folder = model / ".parentage"
-    folder.mkdir(exist_ok=True)
+    with atomic.reporting(folder):
+        folder.mkdir(exist_ok=True)
     atomic.write_bytes(model / table.TENSORS, data)
     atomic.write_bytes(model / table.LEAVES, leaves)
     atomic.write_bytes(model / DRAFT, canonical.dumps(to_document(lineage)) + b"\n")

@@ -108,13 +108,16 @@ def _chunk_cells(c: Tensor, a: Tensor, b: Tensor) -> Cells:
     widen = (a.abs() + b.abs()).mul_(_WIDEN)
     low.sub_(widen)
     high.add_(widen)
-    apart = a - b
+    # NaN and infinities leave no ratio: a blend of any two positive shares must keep them as they are.
+    odd = ~(a.isfinite() & b.isfinite() & c.isfinite())
+    kept = (a + b).div_(2)
+    outside = int((odd & ~((c == kept) | (c.isnan() & kept.isnan()))).sum())
+    apart = (a - b).masked_fill_(odd, 0.0)
     same = apart == 0
-    outside = int((same & ~((b >= low) & (b <= high))).sum())
+    outside += int((same & ~odd & ~((b >= low) & (b <= high))).sum())
     first, second = (low - b) / apart, (high - b) / apart
     lows = torch.where(same, -math.inf, torch.minimum(first, second))
     highs = torch.where(same, math.inf, torch.maximum(first, second))
-    # NaN and infinities in weights leave no ratio: min and max keep a NaN, which is never <=.
     return Cells(float(lows.max()), float(highs.min()), outside, int((~same).sum()))
 
 

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from parentage.manifest import build, digest, writer
+from parentage.manifest import atomic, build, digest, writer
 from parentage.manifest.build import Declared
-from parentage.manifest.digest import Profile
+from parentage.manifest.digest import CHUNK, Profile
 from parentage.manifest.errors import ParentMissingError, RecipeError, UsageError
 from parentage.manifest.files import open_files
 from parentage.manifest.hashing import Progress, default_threads
@@ -24,7 +24,10 @@ from parentage.verify.sources import FileSource, Scratch
 
 #: Chunks computed ahead of the one being written, per thread: bounds memory.
 _AHEAD: Final = 2
-_NOT_COPIED: Final = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf")
+_NOT_COPIED: Final = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
+    *(".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".tflite", ".ot"),
+)
 
 
 def merge(
@@ -77,7 +80,8 @@ def merge(
         bound = engine.bind(recipe.steps, {name: FileSource(m) for name, m in models.items()})
         staging = out.with_name(f".{out.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        with atomic.reporting(staging):
+            staging.mkdir(parents=True)
         try:
             _copy_companions(models[companions or recipe.parents[0].id], staging)
             _write(runner, bound[recipe.steps[-1].id], staging, shard_bytes)
@@ -92,7 +96,8 @@ def merge(
                 threads=threads,
                 progress=progress,
             )
-            staging.rename(out)
+            with atomic.reporting(out):
+                staging.rename(out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -140,5 +145,8 @@ def _copy_companions(model: Model, folder: Path) -> None:
             if hidden or name == "model.sig" or name.endswith(_NOT_COPIED):
                 continue
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_small())
+            with atomic.reporting(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.replacing(target) as stream:
+                for at in range(0, file.size, CHUNK):
+                    stream.write(file.read_at(at, min(CHUNK, file.size - at)))

@@ -99,7 +99,7 @@ def _too_far(
     engine: Engine, release: FileSource, base: Source, step: Training, limit: float
 ) -> list[Finding]:
     names = [name for name, spec in release.specs.items() if spec.dtype in FLOAT_DTYPES]
-    moved, size = _extent(engine, release, base, names)
+    moved, size, odd = _extent(engine, release, base, names)
     record = step.training
     reach = limit * float(ratio(record.sum_learning_rate))
     decay = float(ratio(record.sum_learning_rate_weight_decay))
@@ -110,15 +110,26 @@ def _too_far(
         # Every step may round the weight once more; half an ulp is at most u |w|.
         slack = (record.steps + 2) * unit * (size[name] + reach)
         allowed = reach + decay * (size[name] + reach) + slack
-        # A NaN is not within any bound.
-        if not moved[name] <= allowed:
+        if moved[name] > allowed:
             beyond += 1
             factor = moved[name] / allowed if allowed else math.inf
-            if worst is None or not factor <= worst[0]:
+            if worst is None or factor > worst[0]:
                 worst = (factor, name, moved[name], allowed)
+    found: list[Finding] = []
+    if any(odd.values()):
+        found.append(
+            finding(
+                "not-finite",
+                f"{sum(odd.values()):,} weights are NaN or infinite on one side only: no bound on "
+                "movement says anything about them",
+                refutes=False,
+                where=next(name for name in names if odd[name]),
+            )
+        )
     if worst is None:
-        return []
+        return found
     return [
+        *found,
         finding(
             "training-too-far",
             f"{beyond} of {len(names)} tensors moved further than {record.optimizer.name} can in "
@@ -126,28 +137,36 @@ def _too_far(
             where=worst[1],
             expected=f"at most {worst[3]:.3g} per weight",
             found=f"{worst[2]:.3g}",
-        )
+        ),
     ]
 
 
 def _extent(
     engine: Engine, release: FileSource, base: Source, names: list[str]
-) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Return max |release - base| and max(|base|, |release|) of each tensor."""
+) -> tuple[Mapping[str, float], Mapping[str, float], Mapping[str, int]]:
+    """Return max |release - base| and max(|base|, |release|) over the finite weights of each tensor.
 
-    def task(chunk: Chunk, scratch: Scratch) -> tuple[float, float]:
+    Third, how many weights have no distance: NaN or infinite, and not the same on both sides.
+    """
+
+    def task(chunk: Chunk, scratch: Scratch) -> tuple[float, float, int]:
         new = release.read(chunk.name, chunk.start, chunk.stop, scratch).to(torch.float64)
         old = base.read(chunk.name, chunk.start, chunk.stop, scratch).to(torch.float64)
+        finite = new.isfinite() & old.isfinite()
+        same = (new == old) | (new.isnan() & old.isnan())
+        odd = int((~finite & ~same).sum())
+        new.masked_fill_(~finite, 0.0)
+        old.masked_fill_(~finite, 0.0)
         largest = torch.maximum(new.abs().max(), old.abs().max())
-        return float(new.sub_(old).abs_().max()), float(largest)
+        return float(new.sub_(old).abs_().max()), float(largest), odd
 
-    moved, size = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    moved, size, odd = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     chunks = [chunk for name in names for chunk in chunks_of(release.specs[name])]
-    for chunk, (far, largest) in zip(chunks, engine.map(task, chunks), strict=True):
-        # max() would drop a NaN in second place.
-        moved[chunk.name] = far if math.isnan(far) else max(far, moved[chunk.name])
+    for chunk, (far, largest, count) in zip(chunks, engine.map(task, chunks), strict=True):
+        moved[chunk.name] = max(far, moved[chunk.name])
         size[chunk.name] = max(largest, size[chunk.name])
-    return moved, size
+        odd[chunk.name] += count
+    return moved, size, odd
 
 
 def _other_shape(release: FileSource, base: Source, step: Training) -> Finding:

@@ -19,6 +19,7 @@ from parentage.attest.opening import open_bundle
 from parentage.manifest import recipe as recipes
 from parentage.manifest.files import open_files
 from parentage.manifest.lineage import Lineage
+from parentage.manifest.lineage import parse as parse_lineage
 
 MERGE = {
     "id": "merge",
@@ -95,6 +96,12 @@ class World:
         with open_files(self.root / name) as files:
             data = files.files["model.sig"].read_small()
             return find_lineage(files, open_bundle(data, self.trust, "model.sig"), self.trust)[0]
+
+    def lineage_unbound(self, name: str) -> Lineage:
+        """Read the lineage in the first claim, whatever it is about."""
+        line = (self.root / name / ".parentage" / "claims.jsonl").read_bytes().split(b"\n")[0]
+        statement = open_bundle(line, self.trust, "claims.jsonl").statement
+        return parse_lineage(statement.predicate, where="lineage")
 
     def verify(
         self, name: str, parents: list[str], against: list[str] | None = None, **demands: Any

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from worlds import MERGE, World, training
 
 import parentage
@@ -265,3 +266,34 @@ def test_rung_c_accepts_unknown_fp32_engines_and_nothing_else(
         assert 0 < result.unexplained <= result.ambiguous < result.elements
         assert report.verdict == Verdict.UNPROVEN
         assert world.verify("out", ["a", "b"], rung="C").verdict == Verdict.VERIFIED
+
+
+def test_a_nan_in_the_weights_neither_hides_nor_refutes(world: World) -> None:
+    """NaN and infinities have no distance and no ratio; everything else is still measured."""
+    for name in ("a", "b", "base"):
+        tensors = world.weights(name)
+        tensors["norm"][:3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
+        world.save(name, tensors)
+    merged = world.merge("claimed")
+    world.declare("claimed", ["base"], [training("base", sumLearningRate="1", steps=100000)])
+    assert codes(world.verify("claimed", ["base"], against=["a", "b"])) == {"hidden-merge"}
+
+    world.save(
+        "trained", {n: t + 0.0002 for n, t in load_file(merged / "model.safetensors").items()}
+    )
+    world.declare("trained", ["a", "b"], [MERGE, training("merge")])
+    assert codes(world.verify("trained", ["a", "b"])) == set()
+
+
+def test_a_nan_planted_in_a_hidden_merge_is_counted_not_obeyed(world: World) -> None:
+    world.merge("claimed")
+    tensors = world.weights("claimed")
+    tensors["norm"][0] = float("nan")
+    world.save("claimed", tensors)
+    world.declare("claimed", ["base"], [training("base")])
+
+    report = world.verify("claimed", ["base"], against=["a", "b"])
+
+    assert report.verdict == Verdict.REFUTED
+    assert {"training-too-far"} <= codes(report)
+    assert "not-finite" in {found.code for found in report.findings}

@@ -1,0 +1,235 @@
+"""Make the golden cases: `python tests/vectors/make.py NAME...` writes each that does not exist yet.
+
+A case is kept for ever: a later version must come to the same verdict about the same bytes. It holds
+`release/`, `parents/`, `against/`, the public key, and `case.json` with what must come out.
+The private key is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import torch
+from safetensors.torch import load_file
+from worlds import MERGE, World, training
+
+import parentage
+
+HERE = Path(__file__).parent
+CASES: dict[str, Callable[[World], dict[str, Any]]] = {}
+
+
+class SmallWorld(World):
+    """Parents of a few hundred bytes."""
+
+    def __init__(self, root: Path) -> None:
+        """Make a key and three parents."""
+        self.root, self.key = root, parentage.PrivateKey.generate()
+        self.trust = parentage.TrustedKeys((self.key.public,))
+        generator = torch.Generator().manual_seed(2026)
+        base = {f"layers.{n}.w": torch.randn(6, 8, generator=generator) for n in range(2)}
+        base["norm"] = torch.tensor([1.0, -0.0, float("inf"), 5e-324, float("nan"), -1.5])
+        for name in ("base", "a", "b"):
+            far = {k: v + 0.05 * torch.randn(v.shape, generator=generator) for k, v in base.items()}
+            self.save(name, base if name == "base" else far)
+
+
+def case(function: Callable[[World], dict[str, Any]]) -> Callable[[World], dict[str, Any]]:
+    """Register a case under its name."""
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def expect(
+    verdict: str, codes: Sequence[str] = (), parents: Sequence[str] = ("a", "b"), **more: Any
+) -> dict[str, Any]:
+    """Return what `case.json` says."""
+    return {"verdict": verdict, "codes": sorted(codes), "parents": list(parents), **more}
+
+
+@case
+def honest_linear(world: World) -> dict[str, Any]:
+    """0.6 a + 0.4 b in fp32, made by our own engine."""
+    world.merge("release")
+    return expect("verified", rungs={"merge": "A"})
+
+
+@case
+def honest_linear_sharded_bf16_sha256(world: World) -> dict[str, Any]:
+    """Several shards, one rounding to bf16, both digest profiles."""
+    step = {**MERGE, "arithmetic": {"profile": "parentage-1", "store": "BF16"}}
+    parentage.merge(
+        world.recipe(["a", "b"], [step]),
+        world.root / "release",
+        parents={name: world.root / name for name in ("a", "b")},
+        profiles=("ptd1-b3", "ptd1-sha256"),
+        shard_bytes=100,
+    )
+    world.sign("release")
+    return expect("verified", rungs={"merge": "A"})
+
+
+@case
+def honest_slerp(world: World) -> dict[str, Any]:
+    """Norms and dot products in fixed order."""
+    world.merge("release", {**MERGE, "op": "slerp/v1", "params": {"t": "0.35"}})
+    return expect("verified", rungs={"merge": "A"})
+
+
+@case
+def honest_task_arithmetic(world: World) -> dict[str, Any]:
+    """Task vectors of two models over a base."""
+    params = {"weights": ["0.7", "-0.2"], "normalize": False, "base": "base", "scale": "1.1"}
+    step = {**MERGE, "inputs": ["base", "a", "b"], "params": params}
+    world.merge("release", step)
+    return expect("verified", parents=["base", "a", "b"], rungs={"merge": "A"})
+
+
+@case
+def honest_merge_then_train(world: World) -> dict[str, Any]:
+    """The merge is proven, the training is declared."""
+    merged = world.merge("merged")
+    tensors = {name: tensor + 0.0002 for name, tensor in world.weights("merged").items()}
+    world.save("release", tensors)
+    world.declare("release", ["a", "b"], [MERGE, training("merge")], merge=merged)
+    return expect("unproven", rungs={"merge": "A", "train": "-"})
+
+
+@case
+def merge_called_training(world: World) -> dict[str, Any]:
+    """The Rio story: a 0.6/0.4 merge declared as post-training of a base."""
+    world.merge("release")
+    world.declare("release", ["base"], [training("base", sumLearningRate="9", steps=100000)])
+    return expect("refuted", ["hidden-merge"], parents=["base"], against=["a", "b"])
+
+
+@case
+def merge_uploaded_instead_of_trained(world: World) -> dict[str, Any]:
+    """The weights are the output of step `merge`."""
+    world.merge("release")
+    world.declare("release", ["a", "b"], [MERGE, training("merge")])
+    return expect("refuted", ["is-intermediate"])
+
+
+@case
+def one_ulp(world: World) -> dict[str, Any]:
+    """One weight is one unit in the last place away."""
+    world.merge("release")
+    tensors = world.weights("release")
+    tensors["layers.1.w"].view(torch.int32)[2, 3] += 1
+    world.save("release", tensors)
+    world.declare("release", ["a", "b"], [MERGE])
+    return expect("refuted", ["recipe-mismatch"], where="layers.1.w[19]")
+
+
+@case
+def negative_zero(world: World) -> dict[str, Any]:
+    """Equal as a number, another bit pattern."""
+    world.save("release", world.weights("a"))
+    tensors = load_file(world.root / "release" / "model.safetensors")
+    tensors["layers.0.w"][0, 0] = 0.0
+    world.save("a", tensors)
+    other = {name: tensor.clone() for name, tensor in tensors.items()}
+    other["layers.0.w"][0, 0] = -0.0
+    world.save("release", other)
+    world.declare("release", ["a"], [{"id": "copy", "op": "copy/v1", "inputs": ["a"]}])
+    return expect("refuted", ["recipe-mismatch"], parents=["a"], where="layers.0.w[0]")
+
+
+@case
+def wrong_ratio(world: World) -> dict[str, Any]:
+    """Declared 0.6, made with 0.600001."""
+    params = {"weights": ["0.600001", "0.399999"], "normalize": True}
+    world.merge("release", {**MERGE, "params": params})
+    world.declare("release", ["a", "b"], [MERGE])
+    return expect("refuted", ["recipe-mismatch"])
+
+
+@case
+def no_trace(world: World) -> dict[str, Any]:
+    """Training is declared; the weights are the parent's."""
+    world.save("release", world.weights("base"))
+    world.declare("release", ["base"], [training("base")])
+    return expect("refuted", ["no-trace"], parents=["base"])
+
+
+@case
+def parent_missing(world: World) -> dict[str, Any]:
+    """An honest merge, and only one parent at hand."""
+    world.merge("release")
+    return expect("unproven", parents=["a"])
+
+
+@case
+def tampered_after_signing(world: World) -> dict[str, Any]:
+    """One bit of one weight."""
+    world.merge("release")
+    path = world.root / "release" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return expect("refuted", ["tensor-digest", "recipe-mismatch"])
+
+
+@case
+def unsigned_code(world: World) -> dict[str, Any]:
+    """A file that loaders would run, added after signing."""
+    world.merge("release")
+    (world.root / "release" / "modeling.py").write_text("import os\n")
+    return expect("refuted", ["file-unsigned"])
+
+
+@case
+def unsigned(world: World) -> dict[str, Any]:
+    """Weights and nothing else."""
+    world.save("release", world.weights("a"))
+    return expect("unsigned", ["unsigned"])
+
+
+@case
+def two_signatures(world: World) -> dict[str, Any]:
+    """A bundle has exactly one."""
+    world.merge("release")
+    path = world.root / "release" / "model.sig"
+    document = json.loads(path.read_bytes())
+    document["dsseEnvelope"]["signatures"] *= 2
+    path.write_text(json.dumps(document))
+    return expect("refuted", ["bundle"])
+
+
+@case
+def another_signer(world: World) -> dict[str, Any]:
+    """Correctly signed, by someone else."""
+    world.merge("release")
+    world.key = parentage.PrivateKey.generate()
+    return expect("refuted", ["signature"])
+
+
+def make(name: str) -> None:
+    """Write one case."""
+    target = HERE / name
+    with tempfile.TemporaryDirectory() as folder:
+        world = SmallWorld(Path(folder))
+        found = CASES[name](world)
+        target.mkdir()
+        shutil.copytree(world.root / "release", target / "release")
+        for kind in ("parents", "against"):
+            for parent in found.get(kind, []):
+                shutil.copytree(world.root / parent, target / kind / parent)
+        (target / "release.pub").write_bytes(world.key.public.pem)
+    found["about"] = (CASES[name].__doc__ or "").strip()
+    (target / "case.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or CASES:
+        if not (HERE / wanted).exists():
+            make(wanted)
