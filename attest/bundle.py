@@ -8,13 +8,18 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parentage.attest.envelope import PAYLOAD_TYPE, pae, strict_b64decode
-from parentage.attest.signer import Signer
 from parentage.manifest import canonical
 from parentage.manifest.errors import BundleError, JsonError
 
+if TYPE_CHECKING:  # reading a bundle needs no keys
+    from parentage.attest.signer import Signer
+
+#: Where bundles lie in a release: one of them, and one a line.
+MODEL_SIG: Final = "model.sig"
+CLAIMS: Final = ".parentage/claims.jsonl"
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BUNDLE: Final = 64 << 20
 _IGNORED_MATERIAL: Final = {"tlogEntries", "timestampVerificationData"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NoReturn
 
+from parentage.attest.bundle import CLAIMS
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.statement import Subject, build_statement
 from parentage.attest.trust import TrustedKeys
@@ -24,7 +25,6 @@ from parentage.manifest.errors import (
 from parentage.manifest.files import FileSet
 from parentage.manifest.lineage import LINEAGE, Lineage
 
-CLAIMS: Final = ".parentage/claims.jsonl"
 MAX_CLAIMS: Final = 256 << 20
 
 

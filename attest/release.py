@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from parentage.attest import bundle, claims, oms
+from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.opening import open_bundle
 from parentage.attest.signer import Signer
 from parentage.attest.statement import Subject
@@ -19,8 +20,7 @@ from parentage.manifest.lineage import DRAFT, Lineage
 from parentage.manifest.model import Model, model_of
 from parentage.manifest.table import Table
 
-MODEL_SIG: Final = "model.sig"
-_OURS: Final = frozenset({MODEL_SIG, claims.CLAIMS, DRAFT})
+_OURS: Final = frozenset({MODEL_SIG, CLAIMS, DRAFT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ def sign_release(
         opened = open_bundle(signature, trust, MODEL_SIG)
         statement = claims.lineage_statement(opened, digests[table.TENSORS], predicate)
         line = bundle.build(statement, signer)
-        open_bundle(line, trust, claims.CLAIMS)
+        open_bundle(line, trust, CLAIMS)
         kept = _other_claims(files, trust, claims.subjects(opened, digests[table.TENSORS]))
-    atomic.write_bytes(model / claims.CLAIMS, kept + line.rstrip(b"\n") + b"\n")
+    atomic.write_bytes(model / CLAIMS, kept + line.rstrip(b"\n") + b"\n")
     atomic.write_bytes(model / MODEL_SIG, signature)
     (model / DRAFT).unlink()
     return Signed(
@@ -131,10 +131,10 @@ def _refuse_links(model: Path, files: FileSet) -> None:
 
 def _other_claims(files: FileSet, trust: TrustedKeys, about: tuple[Subject, ...]) -> bytes:
     """Keep every line but this signer's lineage of the same subjects, which the new one replaces."""
-    if claims.CLAIMS not in files.files:
+    if CLAIMS not in files.files:
         return b""
     kept: list[bytes] = []
-    for line in files.files[claims.CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n"):
+    for line in files.files[CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n"):
         if line.strip() and not _replaced(line, trust, about):
             kept.append(line + b"\n")
     return b"".join(kept)
@@ -142,7 +142,7 @@ def _other_claims(files: FileSet, trust: TrustedKeys, about: tuple[Subject, ...]
 
 def _replaced(line: bytes, trust: TrustedKeys, about: tuple[Subject, ...]) -> bool:
     try:
-        statement = open_bundle(line, trust, claims.CLAIMS).statement
+        statement = open_bundle(line, trust, CLAIMS).statement
     except (MalformedError, SignatureError):
         return False
     return statement.predicate_type == lineage.LINEAGE and statement.subjects == about

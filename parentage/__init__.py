@@ -77,3 +77,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562)
         raise AttributeError(f"module 'parentage' has no attribute {name!r}")
     module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(f"parentage.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from parentage.attest import oms
+from parentage.attest.bundle import MODEL_SIG
 from parentage.attest.claims import find_lineage
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.trust import TrustedKeys
@@ -33,7 +34,6 @@ from parentage.verify.report import Report, Signer
 from parentage.verify.verdict import Finding, Rung, Verdict
 
 Level = Literal["integrity", "recompute"]
-MODEL_SIG = "model.sig"
 _MAX_SIG = 64 << 20
 
 

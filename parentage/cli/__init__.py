@@ -71,8 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("interrupted; nothing was left half-written", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        sys.exit(_mistake(error, as_json=as_json))
     except BrokenPipeError:
         # The reader of our output went away; leave quietly, as `head` expects.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,6 +79,16 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(_os_error(error, as_json=as_json))
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _mistake(error: click.ClickException, *, as_json: bool) -> int:
+    from parentage.cli.shared import report_error
+    from parentage.manifest.errors import UsageError
+
+    if not as_json:
+        error.show()
+        return UsageError.exit_code
+    return report_error(UsageError(error.format_message(), hint="--help"), as_json=True)
 
 
 def _os_error(error: OSError, *, as_json: bool) -> int:

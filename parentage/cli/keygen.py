@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from parentage.cli.shared import emit, json_option, passphrase_option
+from parentage.cli.shared import ask_passphrase, emit, json_option, passphrase_option
 
 
 @click.command("keygen", epilog="\b\nExample:\n  parentage keygen -o release.key")
@@ -25,8 +25,7 @@ def command(output: Path, passphrase_file: Path | None, no_passphrase: bool, as_
 
     passphrase = None if no_passphrase else passphrase_from(passphrase_file, os.environ)
     if passphrase is None and not no_passphrase:
-        text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-        passphrase = text.encode()
+        passphrase = ask_passphrase(confirm=True)
     public = write_keypair(output, passphrase)
     written = {
         "key": str(output),

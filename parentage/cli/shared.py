@@ -101,8 +101,19 @@ def load_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
 
     passphrase = passphrase_from(passphrase_file, os.environ)
     if passphrase is None and b"ENCRYPTED" in path.read_bytes()[:200]:
-        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
+        passphrase = ask_passphrase(confirm=False)
     return PrivateKey.load(path, passphrase)
+
+
+def ask_passphrase(*, confirm: bool) -> bytes:
+    """Ask on the terminal, unseen; where there is none, say how else to give it."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "no terminal to ask for the passphrase",
+            hint="set PARENTAGE_PASSPHRASE, or --passphrase-file FILE",
+        )
+    text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    return text.encode()
 
 
 @contextmanager
