@@ -114,7 +114,7 @@ def parentage(*words: str) -> None:
 def bench_merge(work: Path, rounds: int, *, quick: bool) -> list[Row]:
     if MERGEKIT is None:
         return []
-    layers = 1 if quick else 14
+    layers = 1 if quick else 11
     for seed, name in enumerate(("a", "b")):
         data.checkpoint(work / name, layers, 1536, seed=seed, shard_bytes=10**12)
     config = work / "merge.yml"

@@ -48,9 +48,19 @@ def names(where: Path) -> set[str]:
     return {path.name for path in where.iterdir()}
 
 
+def start(where: Path) -> subprocess.Popen[str]:
+    """Start a merge that hears Ctrl-C even if this process was started in the background."""
+    return subprocess.Popen(
+        merge(where),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+
+
 def test_ctrl_c_in_the_middle_of_a_merge(workplace: Path) -> None:
     before = names(workplace)
-    process = subprocess.Popen(merge(workplace), stderr=subprocess.PIPE, text=True)
+    process = start(workplace)
     deadline = time.monotonic() + 60
     while not (workplace / ".out.partial").exists():
         assert time.monotonic() < deadline
@@ -68,7 +78,7 @@ def test_ctrl_c_in_the_middle_of_a_merge(workplace: Path) -> None:
 def test_ctrl_c_before_anything_happened(workplace: Path) -> None:
     """The start, with its imports, is interrupted as quietly as the work."""
     for delay in (0.05, 0.2, 0.5):
-        process = subprocess.Popen(merge(workplace), stderr=subprocess.PIPE, text=True)
+        process = start(workplace)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
