@@ -1,6 +1,6 @@
 """`python -m parentage`."""
 
-from parentage.cli import main
+from parentage.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +14,6 @@ from parentage.attest.claims import find_lineage
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.trust import TrustedKeys
 from parentage.manifest import digest, table
-from parentage.manifest.digest import Profile
 from parentage.manifest.errors import (
     CannotRunError,
     MalformedError,
@@ -30,6 +27,8 @@ from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
+from parentage.verify import parents as parenthood
+from parentage.verify.parents import Candidate
 from parentage.verify.report import Report, Signer
 from parentage.verify.verdict import Finding, Rung, Verdict
 
@@ -100,13 +99,13 @@ def verify(
     # (7) recompute every computable step and compare element by element.
     # (8) look for contradictions in declared steps, and for merges that nobody declared.
     # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
+    for path in [*(path for _, path in parents), *against]:
+        if not path.exists():
+            raise UsageError("no such file or folder", where=str(path))
     state = _State(Report(release=str(release)), demands or Demands())
     state.report.demanded = (
         state.demands.rung if state.demands.level == "recompute" else "integrity"
     )
-    if state.demands.level == "recompute":
-        # torch takes longer to import than a small release takes to hash: do both at once.
-        threading.Thread(target=_warm_up, daemon=True).start()
     try:
         with open_files(release) as files, ExitStack() as stack:
             _examine(state, files, trust, parents, against, stack)
@@ -119,11 +118,6 @@ def verify(
         state.not_checked.append("everything after this failure")
     _close(state, None)
     return state.report
-
-
-def _warm_up() -> None:
-    with suppress(ImportError):
-        importlib.import_module("torch")
 
 
 def _examine(
@@ -162,7 +156,16 @@ def _examine(
     if state.demands.level == "integrity":
         state.not_checked.append("the recipe: nothing was recomputed")
         return
-    _history(state, model, lineage, parents, against, profiles, stack)
+    given, notes = parenthood.load(  # (6)
+        parents,
+        against,
+        stack=stack,
+        profiles=profiles,
+        threads=state.demands.threads,
+        progress=state.demands.progress,
+    )
+    state.findings += notes
+    _history(state, model, lineage, given)
 
 
 def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
@@ -244,10 +247,7 @@ def _history(
     state: _State,
     model: Model,
     lineage: Lineage,
-    parents: Sequence[tuple[str | None, Path]],
-    against: Sequence[Path],
-    profiles: Sequence[Profile],
-    stack: ExitStack,
+    given: Sequence[Candidate],
 ) -> None:
     try:
         # The one place where torch comes in: everything before this works without it.
@@ -259,20 +259,14 @@ def _history(
             "recompute needs torch, which is not installed",
             hint="pip install 'parentage[recompute]', or verify --level integrity",
         ) from error
-    for _, path in [*parents, *((None, p) for p in against)]:
-        if not path.exists():
-            raise UsageError("no such file or folder", where=str(path))
     outcome = examine_history(
         model,
         lineage,
         state.report.root,
-        parents=parents,
-        against=against,
-        profiles=profiles,
+        given,
         device=state.demands.device,
         threads=state.demands.threads,
         progress=state.demands.progress,
-        stack=stack,
     )
     report = state.report
     report.steps, report.tensors = outcome.steps, outcome.tensors

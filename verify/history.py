@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from parentage.manifest.digest import Profile
-from parentage.manifest.errors import ParentageError, RecipeError
+from parentage.manifest.errors import RecipeError
 from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import Model
@@ -16,6 +14,7 @@ from parentage.manifest.recipe import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
+from parentage.verify.parents import Candidate
 from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source
@@ -42,45 +41,29 @@ def examine_history(
     model: Model,
     lineage: Lineage,
     root: dict[str, str],
+    given: Sequence[Candidate],
     *,
-    parents: Sequence[tuple[str | None, Path]],
-    against: Sequence[Path],
-    profiles: Sequence[Profile],
     device: str,
     threads: int | None,
     progress: Progress | None,
-    stack: ExitStack,
 ) -> Outcome:
-    """Find parents, recompute what can be, check what is declared, look for hidden merges."""
+    """Match the parents, recompute what can be, check what is declared, look for hidden merges."""
     where = engine.pick_device(device)
     runner = Engine(where, threads or default_threads(), progress)
     outcome = Outcome(device=str(where))
     release = FileSource(model)
-    given: list[tuple[str | None, parenthood.Candidate]] = []
-    for wanted, path in [*parents, *((None, path) for path in against)]:  # (6)
-        try:
-            opened, candidate = parenthood.load(
-                path, profiles=profiles, threads=threads, progress=progress
-            )
-        except ParentageError as error:
-            outcome.findings.append(parenthood.unreadable(path, error))
-            continue
-        stack.callback(opened.files.close)
-        given.append((wanted, candidate))
-    matched = parenthood.match(lineage.parents, given[: len(given)])
+    matched = parenthood.match(lineage.parents, given)  # (6)
     outcome.found, outcome.missing = sorted(matched.found), matched.missing
-    suspects = {id(c) for _, c in given[-len(against) :]} if against else set()
-    labels = {c.label for _, c in given if id(c) in suspects}
-    outcome.findings += [n for n in matched.notes if n.where not in labels]
+    outcome.findings += matched.notes
     _name(matched.found)
     _recipe(runner, outcome, release, lineage, root, matched.found)  # (7)
-    if against or not lineage.recipe.steps or isinstance(lineage.recipe.steps[-1], DECLARED):
-        candidates = list({id(c): c for _, c in given}.values())
-        outcome.findings += _hidden(runner, release, candidates, root, lineage, outcome)  # (8)
+    steps = lineage.recipe.steps
+    if any(c.suspect for c in given) or not steps or isinstance(steps[-1], DECLARED):
+        outcome.findings += _hidden(runner, release, given, root, lineage, outcome)  # (8)
     return outcome
 
 
-def _name(found: dict[str, parenthood.Candidate]) -> None:
+def _name(found: dict[str, Candidate]) -> None:
     for parent_id, candidate in found.items():
         candidate.label = parent_id
 
@@ -91,7 +74,7 @@ def _recipe(
     release: FileSource,
     lineage: Lineage,
     root: dict[str, str],
-    parents: dict[str, parenthood.Candidate],
+    parents: dict[str, Candidate],
 ) -> None:
     steps = lineage.recipe.steps
     if not steps:
@@ -329,7 +312,7 @@ def _lookup(outcome: Outcome, lineage: Lineage, root: dict[str, str]) -> None:
 def _hidden(
     runner: Engine,
     release: FileSource,
-    candidates: Sequence[parenthood.Candidate],
+    candidates: Sequence[Candidate],
     root: dict[str, str],
     lineage: Lineage,
     outcome: Outcome,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parentage.manifest import digest
 from parentage.manifest.digest import Profile
@@ -12,23 +15,36 @@ from parentage.manifest.errors import ParentageError
 from parentage.manifest.hashing import Progress, hash_model
 from parentage.manifest.lineage import Parent
 from parentage.manifest.model import Model, open_model
-from parentage.verify.sources import FileSource
 from parentage.verify.verdict import Finding, finding
 
+if TYPE_CHECKING:
+    from parentage.verify.sources import FileSource
 
-@dataclass(slots=True)
+
+@dataclass
 class Candidate:
     """Weights that the verifier was given.
 
     Attributes:
         label: how reports name it (parent id once matched, else the path's last part).
-        source: its tensors.
+        model: its files, open.
         roots: its weights roots.
+        wanted: the parent id that it was given for, if any.
+        suspect: given only to look for hidden merges.
     """
 
     label: str
-    source: FileSource
+    model: Model
     roots: dict[Profile, str]
+    wanted: str | None = None
+    suspect: bool = False
+
+    @cached_property
+    def source(self) -> FileSource:
+        """Its tensors as values. Only this needs torch: hashing and matching go on without it."""
+        from parentage.verify.sources import FileSource
+
+        return FileSource(self.model)
 
 
 @dataclass(slots=True)
@@ -41,46 +57,58 @@ class Parents:
 
 
 def load(
-    path: Path,
+    parents: Sequence[tuple[str | None, Path]],
+    against: Sequence[Path],
     *,
+    stack: ExitStack,
     profiles: Sequence[Profile] = (digest.B3,),
     threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Model, Candidate]:
-    """Open and digest weights; the caller closes the model."""
-    model = open_model(path)
-    try:
-        found = hash_model(model, profiles=profiles, threads=threads, progress=progress)
-    except BaseException:
-        model.files.close()
-        raise
-    return model, Candidate(path.name or str(path), FileSource(model), found.roots)
+) -> tuple[list[Candidate], list[Finding]]:
+    """Open and digest all weights that were given; `stack` closes them. Unreadable ones are noted."""
+    candidates: list[Candidate] = []
+    notes: list[Finding] = []
+    wanted = [(name, path, False) for name, path in parents]
+    for name, path, suspect in [*wanted, *((None, path, True) for path in against)]:
+        try:
+            model = stack.enter_context(open_model(path))
+            found = hash_model(model, profiles=profiles, threads=threads, progress=progress)
+        except ParentageError as error:
+            notes.append(unreadable(path, error))
+            continue
+        label = path.name or str(path)
+        candidates.append(Candidate(label, model, found.roots, name, suspect))
+    return candidates, notes
 
 
-def match(declared: Sequence[Parent], given: Sequence[tuple[str | None, Candidate]]) -> Parents:
+def match(declared: Sequence[Parent], given: Sequence[Candidate]) -> Parents:
     """Match what was given to the declared parents, by root; an id given with it must agree."""
     result = Parents()
-    for wanted_id, candidate in given:
+    for candidate in given:
         hits = [p for p in declared if _same(p.weights, candidate.roots)]
         for parent in hits:
             result.found.setdefault(parent.id, candidate)
-        if hits and (wanted_id is None or wanted_id in {p.id for p in hits}):
-            continue
-        wanted = next((p for p in declared if p.id == wanted_id), None)
-        expected = str(dict(wanted.weights)) if wanted else "one of the declared parents' roots"
-        result.notes.append(
-            finding(
-                "parent-is-another",
-                f"{candidate.label} is not the declared parent{f' {wanted_id}' if wanted_id else ''}",
-                refutes=False,
-                where=candidate.label,
-                expected=expected,
-                found=str(dict(candidate.roots)),
-                hint="give the weights with the declared root, or --against them to look for a hidden merge",
-            )
+        agrees = bool(hits) and (
+            candidate.wanted is None or candidate.wanted in {p.id for p in hits}
         )
+        if not agrees and not candidate.suspect:
+            result.notes.append(_another(declared, candidate))
     result.missing = [parent.id for parent in declared if parent.id not in result.found]
     return result
+
+
+def _another(declared: Sequence[Parent], candidate: Candidate) -> Finding:
+    name = candidate.wanted
+    wanted = next((p for p in declared if p.id == name), None)
+    return finding(
+        "parent-is-another",
+        f"{candidate.label} is not the declared parent{f' {name}' if name else ''}",
+        refutes=False,
+        where=candidate.label,
+        expected=str(dict(wanted.weights)) if wanted else "one of the declared parents' roots",
+        found=str(dict(candidate.roots)),
+        hint="give the weights with the declared root, or --against them to look for a hidden merge",
+    )
 
 
 def unreadable(path: Path, error: ParentageError) -> Finding:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
-from parentage.verify.rounding import bits
+from parentage.verify.rounding import bits, same_bits
 from parentage.verify.sources import FileSource, Scratch, Source
 from parentage.verify.verdict import Mismatch, Rung, TensorResult
 
@@ -87,10 +87,9 @@ def _differences(
 
 def _difference(expected: Tensor, found: Tensor, start: int) -> _Count:
     """Compare by bits: NaN payloads, infinities and negative zero included."""
-    left, right = bits(expected), bits(found)
-    if torch.equal(left, right):
+    if same_bits(expected, found):
         return _Count(0, None)
-    differs = left != right
+    differs = bits(expected) != bits(found)
     at = int(differs.nonzero()[0])
     first = Mismatch(index=start + at, expected=_show(expected, at), found=_show(found, at))
     return _Count(int(differs.sum()), first)

@@ -7,8 +7,10 @@ fp32) is built here from those.
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +44,27 @@ TINY: Final = {"F64": 2.0**-1074, "F32": 2.0**-149, "F16": 2.0**-24, "BF16": 2.0
 def bits(values: Tensor) -> Tensor:
     """Return the same storage as integers of the same width."""
     return values.view(_BITS[values.element_size()])
+
+
+def same_bits(left: Tensor, right: Tensor) -> bool:
+    """Say whether two tensors of one dtype and size hold the same bits.
+
+    On the CPU this is C's memcmp: torch compares 16-bit integers fourteen times slower.
+    """
+    if left.device.type != "cpu" or not (left.is_contiguous() and right.is_contiguous()):
+        return torch.equal(bits(left), bits(right))
+    if left.dtype != right.dtype or left.numel() != right.numel():
+        return False
+    size = left.numel() * left.element_size()
+    return size == 0 or _memcmp()(left.data_ptr(), right.data_ptr(), size) == 0
+
+
+@cache
+def _memcmp() -> Callable[[int, int, int], int]:
+    function = ctypes.CDLL(None).memcmp
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    function.restype = ctypes.c_int
+    return cast("Callable[[int, int, int], int]", function)
 
 
 def round_once(exact: Tensor, dtype: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -54,6 +55,22 @@ class _Lazy(click.Group):
 @click.version_option(__version__, prog_name="parentage")
 def cli() -> None:
     """Receipts for open weights: sign lineage, recompute it, refuse what is unproven."""
+
+
+def run() -> None:
+    """Run as a process: like `main`, but torch, once imported, is not taken down again.
+
+    Its tear-down takes half a second and gives back what the system takes back anyway.
+    """
+    try:
+        main()
+    except SystemExit as leaving:
+        if "torch" not in sys.modules or not isinstance(leaving.code, int):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # its reader went away
+                stream.flush()
+        os._exit(leaving.code)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -105,3 +105,23 @@ def test_round_once_and_fma_have_the_same_bits_on_cuda() -> None:
     cpu = rounding.fma(single.clone(), single.flip(0), 0.6000000238418579)
     gpu = rounding.fma(single.cuda(), single.flip(0).cuda(), 0.6000000238418579)
     assert torch.equal(cpu, gpu.cpu())
+
+
+@given(st.binary(max_size=64), st.binary(max_size=64), st.sampled_from(list(rounding.DTYPES)))
+def test_same_bits_is_equality_of_bytes(left: bytes, right: bytes, dtype: str) -> None:
+    """NaN equals itself, 0.0 is not -0.0: equality of bytes, as Python sees it."""
+    width = rounding.DTYPES[dtype].itemsize
+
+    def tensor(data: bytes) -> torch.Tensor:
+        whole = data[: len(data) // width * width]
+        return torch.tensor(list(whole), dtype=torch.uint8).view(rounding.DTYPES[dtype])
+
+    a, b = tensor(left), tensor(right)
+    same = left[: a.numel() * width] == right[: b.numel() * width]
+
+    assert rounding.same_bits(a, b) == same
+    assert rounding.same_bits(a, a.clone())
+    if a.numel() == b.numel():
+        assert rounding.same_bits(a[::2], b[::2]) == rounding.same_bits(
+            a[::2].clone(), b[::2].clone()
+        )
