@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from parentage.attest.envelope import PAYLOAD_TYPE, pae, strict_b64decode
 from parentage.manifest import canonical
@@ -25,8 +26,7 @@ MAX_BUNDLE: Final = 64 << 20
 _IGNORED_MATERIAL: Final = {"tlogEntries", "timestampVerificationData"}
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A parsed bundle. Its payload is not to be believed: `opening.open_bundle` verifies it.
 
     Attributes:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
+
+import msgspec
 
 from parentage.attest.statement import Statement, Subject, build_statement
 from parentage.manifest.errors import StatementError
@@ -37,8 +38,7 @@ _READ_BY_LOADERS: Final = (
 _HEX: Final = re.compile("[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Oms:
+class Oms(msgspec.Struct, frozen=True):
     """What a model signature says.
 
     Attributes:

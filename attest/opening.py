@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from parentage.attest import bundle
 from parentage.attest.keys import PublicKey
@@ -10,8 +10,7 @@ from parentage.attest.statement import Statement, parse_statement
 from parentage.attest.trust import TrustedKeys
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A verified statement.
 
     Attributes:

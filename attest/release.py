@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
@@ -23,8 +24,7 @@ from parentage.manifest.table import Table
 _OURS: Final = frozenset({MODEL_SIG, CLAIMS, DRAFT})
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """What `sign` wrote.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from parentage.manifest import canonical
 from parentage.manifest.errors import JsonError, StatementError
@@ -16,8 +17,7 @@ _HEX: Final = re.compile("[0-9a-f]{64}")
 _FIELDS: Final = {"_type", "subject", "predicateType", "predicate"}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What a statement is about.
 
     Attributes:
@@ -29,8 +29,7 @@ class Subject:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A parsed statement.
 
     Attributes:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from parentage.attest.keys import PublicKey
 from parentage.manifest.errors import SignatureError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedKeys:
+class TrustedKeys(msgspec.Struct, frozen=True):
     """Public keys of one role.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from parentage.manifest.model import Model, open_model
 from parentage.manifest.recipe import DigestSet, Recipe, Step
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(msgspec.Struct, frozen=True):
     """What `declare` found and wrote.
 
     Attributes:

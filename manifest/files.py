@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from parentage.manifest.errors import FileSetError, UsageError
 
@@ -21,8 +22,7 @@ MAX_FILES: Final = 100_000
 _SMALL: Final = 64 << 20
 
 
-@dataclass(slots=True)
-class OpenFile:
+class OpenFile(msgspec.Struct):
     """A regular file of the release, opened once: what is hashed is what is read later.
 
     Attributes:
@@ -71,12 +71,11 @@ class OpenFile:
         return self.read_at(0, self.size)
 
 
-@dataclass(slots=True)
-class FileSet:
+class FileSet(msgspec.Struct):
     """The files of a release, each opened once."""
 
     root: Path
-    files: dict[str, OpenFile] = field(default_factory=dict)
+    files: dict[str, OpenFile] = msgspec.field(default_factory=dict)
 
     def __enter__(self) -> Self:
         """Return itself; leaving closes every file."""

@@ -12,10 +12,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from parentage.manifest import digest
 from parentage.manifest.digest import CHUNK, LEAF_BYTES, Profile
@@ -23,17 +23,21 @@ from parentage.manifest.files import OpenFile
 from parentage.manifest.model import Model
 from parentage.manifest.tensor import Tensor
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
 Progress = Callable[[int], None]
 """Called from any thread with the bytes done since its last call."""
 
 _SPAN: Final = 64 * CHUNK
 _MAX_THREADS: Final = 16
+#: Bytes below which starting threads, and importing what starts them, costs more than it saves.
+_WORTH_THREADS: Final = 32 << 20
 #: Chunks handed to idle threads at most, a file: bounds memory.
 _HELPED: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class TensorDigest:
+class TensorDigest(msgspec.Struct, frozen=True):
     """What a pass found out about one tensor.
 
     Attributes:
@@ -45,8 +49,7 @@ class TensorDigest:
     leaves: dict[Profile, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
+class Digests(msgspec.Struct, frozen=True):
     """The result of one pass.
 
     Attributes:
@@ -85,6 +88,8 @@ def hash_model(
             units.extend(_spans(work, tensor))
     # Largest first: the last thread to finish then has the least left to do.
     units.sort(key=lambda unit: -unit[0])
+    if threads is None and sum(size for size, _ in units) < _WORTH_THREADS:
+        threads = 1
     work.run([unit for _, unit in units], threads or default_threads())
     return work.result()
 
@@ -116,6 +121,7 @@ class _Pass:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._left = self._threads = 0
+        self._pool: ThreadPoolExecutor
         self._files: dict[str, str] = {}
         self._by_file: dict[str, list[Tensor]] = {
             name: list(header.tensors) for name, header in model.headers.items()
@@ -130,6 +136,12 @@ class _Pass:
 
     def run(self, units: Sequence[Callable[[], None]], threads: int) -> None:
         self._left, self._threads = len(units), threads
+        if threads == 1:
+            for unit in units:
+                unit()
+            return
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
         with ThreadPoolExecutor(threads, thread_name_prefix="digest") as pool:
             self._pool = pool
             futures = [pool.submit(self._counted, unit) for unit in units]

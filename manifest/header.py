@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
+
+import msgspec
 
 from parentage.manifest.errors import HeaderError
 from parentage.manifest.tensor import DTYPE_BITS, Tensor, TensorSpec
@@ -25,8 +26,7 @@ ReadAt = Callable[[int, int], bytes]
 """`read(offset, size) -> bytes`, exactly `size` bytes or an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """A parsed header.
 
     Attributes:

@@ -11,10 +11,11 @@ import hashlib
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from parentage.manifest.errors import ParentMissingError, RecipeError
 from parentage.manifest.model import open_model
@@ -41,8 +42,7 @@ Settings = Mapping[str, Any]
 T = TypeVar("T", bound=Hashable)
 
 
-@dataclass(slots=True)
-class _Source:
+class _Source(msgspec.Struct):
     """One model in one slice."""
 
     model: str
@@ -51,16 +51,14 @@ class _Source:
     end: int = -1
 
 
-@dataclass(slots=True)
-class _Slice:
+class _Slice(msgspec.Struct):
     """One output slice: sources and its own parameters."""
 
     sources: list[_Source]
     parameters: Settings
 
 
-@dataclass(slots=True)
-class _Config:
+class _Config(msgspec.Struct):
     """A config as read, before anything is resolved."""
 
     method: str
@@ -68,7 +66,7 @@ class _Config:
     slices: list[_Slice]
     parameters: Settings
     layers: int = 1
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
 def load_config(path: Path, *, profile: str, parents: Mapping[str, Path]) -> Recipe:

@@ -8,10 +8,11 @@ Safetensors files elsewhere in the folder are ordinary files, covered by their S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from parentage.manifest import canonical
 from parentage.manifest.errors import FileSetError, MalformedError, ShardIndexError
@@ -23,8 +24,7 @@ _INDEX_SUFFIX: Final = ".safetensors.index.json"
 _MAX_INDEX: Final = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(msgspec.Struct, frozen=True):
     """The weights of a release: its files, headers and tensors.
 
     Attributes:

@@ -18,14 +18,16 @@ or `opaque`; the last two are declared and can only be checked for contradiction
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
 from parentage.manifest import canonical
 from parentage.manifest.errors import JsonError, RecipeError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 MAX_RECIPE: Final = 8 << 20
 MAX_STEPS: Final = 256
@@ -331,6 +333,8 @@ class Recipe(_Wire, frozen=True, kw_only=True):
 
 def ratio(text: str) -> Fraction:
     """Return the exact value of a `Ratio`."""
+    from fractions import Fraction
+
     negative = text.startswith("-")
     body = text.removeprefix("-")
     value = Fraction(float.fromhex(body)) if body.startswith("0x") else Fraction(body)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 #: safetensors dtype names and their width in bits (safetensors 0.8, `Dtype::bitsize`).
 DTYPE_BITS: Final[dict[str, int]] = {
@@ -35,8 +36,7 @@ DTYPE_BITS: Final[dict[str, int]] = {
 FLOAT_DTYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """What a tensor is, wherever it is stored.
 
     Attributes:
@@ -63,8 +63,7 @@ class TensorSpec:
         return self.elements * DTYPE_BITS[self.dtype] // 8
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """A tensor in a file.
 
     Attributes:

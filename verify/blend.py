@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from typing import Final
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -33,8 +33,7 @@ _MAX_CANDIDATES: Final = 8
 _PROFILES: Final[tuple[ProfileName, ...]] = ("parentage-1", "mk-0.1.5", "mk-0.1.4")
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(msgspec.Struct, frozen=True):
     """Where w can be, after some elements.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from parentage.attest import oms
 from parentage.attest.bundle import MODEL_SIG
@@ -36,8 +37,7 @@ Level = Literal["integrity", "recompute"]
 _MAX_SIG = 64 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demands:
+class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asks for.
 
     Attributes:
@@ -57,14 +57,13 @@ class Demands:
     progress: Progress | None = None
 
 
-@dataclass(slots=True)
-class _State:
+class _State(msgspec.Struct):
     """What the steps hand on."""
 
     report: Report
     demands: Demands
-    findings: list[Finding] = field(default_factory=list)
-    not_checked: list[str] = field(default_factory=list)
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    not_checked: list[str] = msgspec.field(default_factory=list)
 
 
 def verify(

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -33,8 +33,7 @@ CHUNK_BYTES: Final = digest.CHUNK
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """Elements [start, stop) of a tensor."""
 
     name: str
@@ -42,8 +41,7 @@ class Chunk:
     stop: int
 
 
-@dataclass(slots=True)
-class Engine:
+class Engine(msgspec.Struct):
     """Where the work runs.
 
     Attributes:
@@ -53,7 +51,7 @@ class Engine:
     """
 
     device: torch.device
-    threads: int = field(default_factory=default_threads)
+    threads: int = msgspec.field(default_factory=default_threads)
     progress: Progress | None = None
 
     def map(self, task: Callable[[Chunk, Scratch], T], chunks: Iterable[Chunk]) -> list[T]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from parentage.manifest.digest import Profile
 from parentage.manifest.errors import RecipeError
@@ -23,17 +24,16 @@ from parentage.verify.verdict import Finding, Rung, TensorResult, finding
 _SHOWN = 20
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What the steps found out."""
 
     device: str
-    found: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    steps: list[StepReport] = field(default_factory=list)
-    tensors: list[TensorResult] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    not_checked: list[str] = field(default_factory=list)
+    found: list[str] = msgspec.field(default_factory=list)
+    missing: list[str] = msgspec.field(default_factory=list)
+    steps: list[StepReport] = msgspec.field(default_factory=list)
+    tensors: list[TensorResult] = msgspec.field(default_factory=list)
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    not_checked: list[str] = msgspec.field(default_factory=list)
     reached: str = ""
 
 

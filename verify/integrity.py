@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -41,12 +40,11 @@ class Coverage(msgspec.Struct, kw_only=True):
     file_hashes: bool = False
 
 
-@dataclass(slots=True)
-class Integrity:
+class Integrity(msgspec.Struct):
     """The result of the integrity check."""
 
     coverage: Coverage
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = msgspec.field(default_factory=list)
     digests: Digests | None = None
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from parentage.manifest import digest
 from parentage.manifest.digest import Profile
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from parentage.verify.sources import FileSource
 
 
-@dataclass
-class Candidate:
+class Candidate(msgspec.Struct, dict=True):
     """Weights that the verifier was given.
 
     Attributes:
@@ -47,13 +47,12 @@ class Candidate:
         return FileSource(self.model)
 
 
-@dataclass(slots=True)
-class Parents:
+class Parents(msgspec.Struct):
     """Declared parents that were found, and what was said of the others."""
 
-    found: dict[str, Candidate] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
+    found: dict[str, Candidate] = msgspec.field(default_factory=dict)
+    missing: list[str] = msgspec.field(default_factory=list)
+    notes: list[Finding] = msgspec.field(default_factory=list)
 
 
 def load(

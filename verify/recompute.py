@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -22,8 +22,7 @@ from parentage.verify.sources import FileSource, Scratch, Source
 from parentage.verify.verdict import Mismatch, Rung, TensorResult
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(msgspec.Struct):
     differing: int
     first: Mismatch | None
 

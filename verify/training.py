@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from parentage.manifest.recipe import Training, matches, ratio
@@ -22,8 +22,7 @@ from parentage.verify.sources import FileSource, Scratch, Source
 from parentage.verify.verdict import Finding, finding
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(msgspec.Struct):
     """What the step left behind.
 
     Attributes:
