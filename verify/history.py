@@ -85,6 +85,11 @@ def _recipe(
         outcome.not_checked.append(
             f"steps that need parents which were not given: {names} (add --parent {outcome.missing[0]}=FOLDER)"
         )
+    if parents:
+        outcome.not_checked.append(
+            f"where {', '.join(sorted(parents))} come from: their weights have the declared roots, and "
+            "their own lineage was not followed"
+        )
     sources: dict[str, Source] = {name: c.source for name, c in parents.items()}
     try:
         bound = engine.bind(steps, sources)
