@@ -35,6 +35,7 @@ class Case:
     samples: list[Sample] = field(default_factory=list)
 
     def run(self) -> None:
+        os.sync()  # what the case before wrote is not written back during this one
         drop(self.cold)
         read, write = os.pipe()
         start = time.perf_counter()

@@ -42,6 +42,12 @@ class Scratch:
             buffer, dtype=torch.uint8, count=nbytes
         )
 
+    def tensor(self, elements: int, dtype: torch.dtype) -> Tensor:
+        """Return an uninitialised tensor on the device, valid until the next `reset`."""
+        if self.device.type != "cpu":
+            return torch.empty(elements, dtype=dtype, device=self.device)
+        return self.host(elements * dtype.itemsize)[1].view(dtype)
+
     def to_bytes(self, values: Tensor) -> memoryview:
         """Return the bytes of a tensor as safetensors stores them (little-endian, contiguous)."""
         view, target = self.host(values.numel() * values.element_size())
