@@ -101,12 +101,15 @@ def parse(statement: Statement) -> Oms:
 
 def is_ignored(name: str, ignore_paths: Iterable[str]) -> bool:
     """Say whether a file is an ignored path, or lies below one."""
-    return any(name == path or name.startswith(f"{path}/") for path in ignore_paths)
+    if not isinstance(ignore_paths, frozenset):
+        ignore_paths = frozenset(ignore_paths)
+    parts = name.split("/")
+    return any("/".join(parts[:depth]) in ignore_paths for depth in range(1, len(parts) + 1))
 
 
 def dangerous_ignores(ignore_paths: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return the files that loaders read and that the signer's own ignores leave unsigned."""
-    own = [path for path in ignore_paths if path not in DEFAULT_IGNORES]
+    own = frozenset(ignore_paths) - frozenset(DEFAULT_IGNORES)
     return [
         name
         for name in names

@@ -96,7 +96,7 @@ def build_statement(
 def _subjects(value: object, where: str) -> tuple[Subject, ...]:
     if not isinstance(value, list) or not value:
         raise StatementError("statement without a subject", where=where)
-    subjects: list[Subject] = []
+    subjects: dict[str, Subject] = {}
     for entry in value:
         if not isinstance(entry, dict) or entry.keys() != {"name", "digest"}:
             raise StatementError("subject has other fields", where=where, expected="name, digest")
@@ -110,7 +110,7 @@ def _subjects(value: object, where: str) -> tuple[Subject, ...]:
             raise StatementError("subject is not text", where=where)
         if not _HEX.fullmatch(digest["sha256"]):
             raise StatementError("not a SHA-256", where=f"{where}: {name}", found=digest["sha256"])
-        if any(subject.name == name for subject in subjects):
+        if name in subjects:
             raise StatementError("subject name stands twice", where=where, found=name)
-        subjects.append(Subject(name, digest["sha256"]))
-    return tuple(subjects)
+        subjects[name] = Subject(name, digest["sha256"])
+    return tuple(subjects.values())

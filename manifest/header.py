@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -88,8 +89,8 @@ def _parse(raw: bytes, file: str) -> dict[str, object]:
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(items)
         if len(found) != len(items):
-            names = [name for name, _ in items]
-            twice = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in items)
+            twice = counts.most_common(1)[0][0]
             raise HeaderError("duplicate key in safetensors header", where=file, found=twice)
         return found
 

@@ -297,3 +297,24 @@ def test_a_nan_planted_in_a_hidden_merge_is_counted_not_obeyed(world: World) -> 
     assert report.verdict == Verdict.REFUTED
     assert {"training-too-far"} <= codes(report)
     assert "not-finite" in {found.code for found in report.findings}
+
+
+def test_a_release_in_a_hub_cache_is_verified_where_it_lies(world: World) -> None:
+    """Links into the cache's blobs, as huggingface_hub lays them out."""
+    import hashlib
+
+    release = world.merge()
+    entry = world.root / "models--city--rio"
+    snapshot = entry / "snapshots" / ("a" * 40)
+    for path in sorted(release.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(release)
+            blob = entry / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(path.read_bytes())
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).symlink_to("../" * (2 + len(name.parts) - 1) + f"blobs/{blob.name}")
+
+    report = world.verify(f"models--city--rio/snapshots/{'a' * 40}", ["a", "b"])
+
+    assert report.verified

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from parentage.manifest.errors import ShapeMismatchError
-from parentage.manifest.tensor import TensorSpec
+from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.sources import Scratch, Source
 
 Interval = tuple[Tensor, Tensor]
@@ -48,7 +48,8 @@ def same_tensors(where: str, inputs: Mapping[str, Source]) -> Mapping[str, Tenso
     """Return the specs of the first input after checking that all inputs have the same.
 
     Raises:
-        ShapeMismatchError: another architecture, a missing or extra tensor, another shape.
+        ShapeMismatchError: another architecture, a missing or extra tensor, another shape, or
+            floats in one and something else in another.
     """
     (first_id, first), *others = inputs.items()
     for other_id, other in others:
@@ -69,7 +70,19 @@ def same_tensors(where: str, inputs: Mapping[str, Source]) -> Mapping[str, Tenso
                     expected=f"{first_id}: {list(spec.shape)}",
                     found=f"{other_id}: {list(other.specs[name].shape)}",
                 )
+            if _kind(other.specs[name]) != _kind(spec):
+                raise ShapeMismatchError(
+                    "inputs of a step have dtypes that do not mix",
+                    where=f"{where}: {name}",
+                    expected=f"{first_id}: {spec.dtype}",
+                    found=f"{other_id}: {other.specs[name].dtype}",
+                )
     return first.specs
+
+
+def _kind(spec: TensorSpec) -> str:
+    """Floats of any width mix; everything else only with its own dtype."""
+    return "float" if spec.dtype in FLOAT_DTYPES else spec.dtype
 
 
 def same_values(where: str, name: str, parts: list[Tensor]) -> Tensor:
