@@ -22,7 +22,8 @@ from parentage.manifest.lineage import (
     to_document,
 )
 from parentage.manifest.model import Model, open_model
-from parentage.manifest.recipe import DigestSet, Recipe, Step
+from parentage.manifest.recipe import Recipe
+from parentage.manifest.steps import DigestSet, Step
 
 
 class Declared(msgspec.Struct, frozen=True):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from parentage.manifest.errors import LineageError
-from parentage.manifest.recipe import DigestSet, Hex, Id, Source, Step, _Wire, check_graph
+from parentage.manifest.recipe import Source, check_graph
+from parentage.manifest.steps import DigestSet, Hex, Id, Step, Wire
 
 NAMESPACE: Final = "https://parentage.dev"
 LINEAGE: Final = f"{NAMESPACE}/lineage/v0.1"
@@ -15,7 +16,7 @@ DRAFT: Final = ".parentage/draft.json"
 _TIME: Final = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$(?!\n)"
 
 
-class Weights(_Wire, frozen=True, kw_only=True):
+class Weights(Wire, frozen=True, kw_only=True):
     """The identity of the released weights.
 
     Attributes:
@@ -29,7 +30,7 @@ class Weights(_Wire, frozen=True, kw_only=True):
     bytes: Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,19})$(?!\n)")]
 
 
-class Parent(_Wire, frozen=True, kw_only=True):
+class Parent(Wire, frozen=True, kw_only=True):
     """A parent by the root of its weights; the locator is a hint.
 
     Attributes:
@@ -47,14 +48,14 @@ class Parent(_Wire, frozen=True, kw_only=True):
     license: str = ""
 
 
-class LineageRecipe(_Wire, frozen=True, kw_only=True):
+class LineageRecipe(Wire, frozen=True, kw_only=True):
     """The steps, and the document that they were imported from."""
 
     steps: tuple[Step, ...]
     source: Source | None = None
 
 
-class Lineage(_Wire, frozen=True, kw_only=True):
+class Lineage(Wire, frozen=True, kw_only=True):
     """The predicate. An empty recipe declares weights without a history (an observation)."""
 
     weights: Weights

@@ -18,7 +18,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.manifest.recipe import Arithmetic, ProfileName, WeightedSum, WeightedSumParams
+from parentage.manifest.steps import Arithmetic, ProfileName, WeightedSum, WeightedSumParams
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.methods.weighted_sum import weighted_sum

@@ -21,7 +21,7 @@ from torch import Tensor
 from parentage.manifest import digest
 from parentage.manifest.errors import CannotRunError
 from parentage.manifest.hashing import Progress, default_threads
-from parentage.manifest.recipe import DECLARED, Step
+from parentage.manifest.steps import DECLARED, Step
 from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
 from parentage.verify.methods import METHODS
 from parentage.verify.methods.base import Method

@@ -11,7 +11,7 @@ from parentage.manifest.errors import RecipeError
 from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import Model
-from parentage.manifest.recipe import DECLARED, Opaque, Step, Training
+from parentage.manifest.steps import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource

@@ -16,7 +16,8 @@ from parentage.manifest.errors import ParentMissingError, RecipeError, UsageErro
 from parentage.manifest.files import open_files
 from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.model import Model, open_model
-from parentage.manifest.recipe import DECLARED, DigestSet, Recipe
+from parentage.manifest.recipe import Recipe
+from parentage.manifest.steps import DECLARED, DigestSet
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify import engine
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 import torch
 
-from parentage.manifest.recipe import Training, matches, ratio
+from parentage.manifest.steps import Training, matches, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.recompute import equal_share

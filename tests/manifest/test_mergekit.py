@@ -12,6 +12,7 @@ import pytest
 from worlds import raw_safetensors
 
 from parentage.manifest import recipe as recipes
+from parentage.manifest import steps
 from parentage.manifest.errors import ParentageError, ParentMissingError, RecipeError
 from parentage.manifest.mergekit import load_config, model_ids
 
@@ -57,10 +58,10 @@ def test_linear(models: dict[str, Path]) -> None:
     found = load(models, LINEAR)
     (step,) = found.steps
 
-    assert isinstance(step, recipes.WeightedSum)
+    assert isinstance(step, steps.WeightedSum)
     assert step.params.weights == ("0.6", "0.4")
     assert step.params.normalize is True
-    assert step.arithmetic == recipes.Arithmetic(profile="mk-0.1.5", compute="BF16")
+    assert step.arithmetic == steps.Arithmetic(profile="mk-0.1.5", compute="BF16")
     assert [parent.uri for parent in found.parents] == [
         "pkg:huggingface/org/a@1234",
         "pkg:huggingface/org/b",
@@ -117,7 +118,7 @@ dtype: float32
 """,
     )
     (step,) = found.steps
-    assert isinstance(step, recipes.Slerp)
+    assert isinstance(step, steps.Slerp)
     resolved = dict.fromkeys(NAMES, step.params.t)
     for override in reversed(step.params.overrides):
         resolved |= dict.fromkeys(override.tensors, override.t)
@@ -125,7 +126,7 @@ dtype: float32
     import numpy as np
 
     assert [
-        float(recipes.ratio(resolved[f"model.layers.{n}.self_attn.weight"])) for n in range(4)
+        float(steps.ratio(resolved[f"model.layers.{n}.self_attn.weight"])) for n in range(4)
     ] == (list(np.interp(np.arange(4) / 3, [0, 1], [0.0, 1.0])))
     assert {resolved[f"model.layers.{n}.mlp.weight"] for n in range(4)} == {"0.25"}
     assert resolved["lm_head.weight"] == "0.5"
@@ -142,7 +143,7 @@ parameters: {lambda: 0.9}
 """,
     ).steps
 
-    assert isinstance(step, recipes.WeightedSum)
+    assert isinstance(step, steps.WeightedSum)
     assert (step.inputs, step.params.base, step.params.scale) == (("a", "b", "base"), "base", "0.9")
     assert (step.params.weights, step.params.normalize) == (("0.3", "-0.1"), False)
 
@@ -159,7 +160,7 @@ dtype: bfloat16
 """,
     ).steps
 
-    assert isinstance(step, recipes.LayerSelect)
+    assert isinstance(step, steps.LayerSelect)
     assert [(s.input, s.start, s.end) for s in step.params.slices] == [("a", 0, 3), ("b", 1, 4)]
     assert step.params.prefix == "model.layers."
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from parentage.manifest.recipe import Cast, matches
+from parentage.manifest.steps import Cast, matches
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import round_once

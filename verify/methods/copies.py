@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
-from parentage.manifest.recipe import Copy, LayerSelect, Rename, matches
+from parentage.manifest.steps import Copy, LayerSelect, Rename, matches
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.methods.base import Interval
 from parentage.verify.sources import Scratch, Source

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
-from parentage.manifest.recipe import LoraMerge, ratio
+from parentage.manifest.steps import LoraMerge, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.recipe import Slerp, matches, ratio
+from parentage.manifest.steps import Slerp, matches, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.methods.base import Interval, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, round_once

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.recipe import WeightedSum, matches, ratio
+from parentage.manifest.steps import WeightedSum, matches, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.methods.base import Interval, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, TINY, UNIT, fma, fp32, round_once, rounded
