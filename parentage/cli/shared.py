@@ -57,6 +57,11 @@ def emit(value: object) -> None:
     click.echo(msgspec.json.encode(value))
 
 
+def coloured(text: str, colour: str) -> str:
+    """Colour text for a terminal; click drops it elsewhere, and NO_COLOR everywhere (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour, bold=True)
+
+
 def report_error(error: ParentageError, *, as_json: bool) -> int:
     """Print an error where its reader looks for it, and return its exit code."""
     if as_json:

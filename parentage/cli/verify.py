@@ -8,6 +8,7 @@ import click
 
 from parentage.cli.shared import (
     FILE,
+    coloured,
     emit,
     json_option,
     loose_parents,
@@ -15,6 +16,9 @@ from parentage.cli.shared import (
     progress,
     threads_option,
 )
+
+
+_COLOURS = {"VERIFIED": "green", "REFUTED": "red", "UNPROVEN": "yellow", "UNSIGNED": "yellow"}
 
 
 @click.command(
@@ -100,5 +104,7 @@ def command(
     if as_json:
         emit(report)
     else:
-        click.echo(to_text(report))
+        text = to_text(report)
+        word = report.verdict.value.upper()
+        click.echo(coloured(word, _COLOURS[word]) + text.removeprefix(word))
     return report.exit_code

@@ -261,3 +261,18 @@ def test_progress_is_drawn_on_a_terminal_only(world: World, tmp_path: Path) -> N
     assert code == 0
     assert "GB/s" in shown
     assert "GB/s" not in command("declare", world.root / "a", "--observed").stderr
+
+
+def test_a_verdict_is_coloured_on_a_terminal_only(world: World) -> None:
+    arguments = [
+        "verify",
+        str(world.merge()),
+        "--key",
+        str(world.root / "r.pub"),
+        "--level",
+        "integrity",
+    ]
+    (world.root / "r.pub").write_bytes(world.key.public.pem)
+
+    assert "\x1b[32m\x1b[1mVERIFIED\x1b[0m" in on_a_terminal(arguments, [])[1]
+    assert command(*arguments).stdout.startswith("VERIFIED  ")
