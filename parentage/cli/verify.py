@@ -17,7 +17,6 @@ from parentage.cli.shared import (
     threads_option,
 )
 
-
 _COLOURS = {"VERIFIED": "green", "REFUTED": "red", "UNPROVEN": "yellow", "UNSIGNED": "yellow"}
 
 
