@@ -101,36 +101,57 @@ def _show(values: Tensor, at: int) -> str:
 
 
 def _in_cell(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> None:
-    """Try rung C for a tensor that no engine gives exactly."""
+    """Try rung C for a tensor that no engine gives exactly: the cells of one engine, for all of it."""
     if step.specs[result.name].dtype not in FLOAT_DTYPES:
         return
-
-    def task(chunk: Chunk, scratch: Scratch) -> tuple[int, int, int] | None:
-        allowed = step.method.interval(chunk.name, chunk.start, chunk.stop, scratch)
-        if allowed is None:
-            return None
-        low, high = allowed
-        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
-        known = torch.zeros(found.shape, dtype=torch.bool, device=found.device)
-        for variant in step.method.variants:
-            value = step.method.chunk(chunk.name, chunk.start, chunk.stop, variant, scratch)
-            known |= bits(value) == bits(found)
-        outside = ~((found >= low) & (found <= high)) & ~known
-        return int(outside.sum()), int((low != high).sum()), int((~known).sum())
-
-    parts = engine.map(task, list(chunks_of(step.specs[result.name])))
-    counted = [part for part in parts if part is not None]
-    if len(counted) != len(parts):
+    counts = {v: _outside(engine, release, step, result.name, v) for v in step.method.variants}
+    bounded = {variant: count for variant, count in counts.items() if count is not None}
+    if not bounded:
         return
-    outside = sum(part[0] for part in counted)
-    result.ambiguous = sum(part[1] for part in counted)
-    result.unexplained = sum(part[2] for part in counted)
-    if outside:
+    best = min(bounded, key=lambda variant: (bounded[variant].outside, bounded[variant].ambiguous))
+    found = bounded[best]
+    result.ambiguous, result.unexplained = found.ambiguous, found.unexplained
+    if found.outside:
         result.rung = Rung.REFUTED
     elif not step.method.proven_bound:
         result.rung = Rung.UNPROVEN
     else:
         result.rung = Rung.IN_CELL
+
+
+class _Cells(msgspec.Struct):
+    outside: int
+    ambiguous: int
+    unexplained: int
+
+
+def _outside(
+    engine: Engine, release: FileSource, step: StepSource, name: str, variant: str
+) -> _Cells | None:
+    """Count a tensor's elements against the interval of one engine; None where it has no bound."""
+
+    def task(chunk: Chunk, scratch: Scratch) -> tuple[int, int, int] | None:
+        allowed = step.method.interval(chunk.name, chunk.start, chunk.stop, variant, scratch)
+        if allowed is None:
+            return None
+        low, high = allowed
+        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
+        inside = (found >= low) & (found <= high)
+        known = torch.zeros_like(inside)
+        for engine_name in step.method.variants:
+            value = step.method.chunk(chunk.name, chunk.start, chunk.stop, engine_name, scratch)
+            same = bits(value) == bits(found)
+            known |= same
+            if engine_name == variant:
+                inside |= same
+        return int((~inside).sum()), int((low != high).sum()), int((~known).sum())
+
+    parts = engine.map(task, list(chunks_of(step.specs[name])))
+    counted = [part for part in parts if part is not None]
+    if len(counted) != len(parts):
+        return None
+    outside, ambiguous, unexplained = (sum(column) for column in zip(*counted, strict=True))
+    return _Cells(outside, ambiguous, unexplained)
 
 
 def equal_share(engine: Engine, left: Source, right: Source) -> dict[str, int]:

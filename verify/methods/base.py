@@ -37,8 +37,10 @@ class Method(Protocol):
     def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
         """Return elements [start, stop) of an output tensor in its stored dtype."""
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
-        """Return the values that any engine within the proven bound can store; None: no bound."""
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what `variant`, with its sums in any order, can store; None: no bound."""
 
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return where a tensor is copied from unchanged; None where it is computed."""

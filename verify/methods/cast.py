@@ -42,7 +42,9 @@ class CastMethod:
             return values
         return round_once(values.to(torch.float64), self.specs[name].dtype)
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
         """Return None: a rounding has no freedom."""
         return None
 

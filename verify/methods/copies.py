@@ -34,7 +34,9 @@ class Copies:
         source, old = self._origin[name]
         return source.read(old, start, stop, scratch)
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
         """Return None: a copy has no freedom."""
         return None
 

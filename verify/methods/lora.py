@@ -3,8 +3,10 @@
 parentage-1   the r products B[i,k] A[k,j] summed in float64 in order of k. Each product of two
               numbers of at most 24 bits is exact there, so FMA or not makes no difference;
               y = RN_store(RN(W + RN(s sum))).
-peft          fp32 `(B @ A) * s`, added to W, rounded once (peft on CPU upcasts adapters). The order of
-              a BLAS product is unknown, so it is tried for rung A and bounded for rung C.
+peft          fp32 `(B @ A) * s`, added to W in fp32, rounded (peft/tuners/lora/layer.py, 0.21). The order
+              of a BLAS product is unknown, so it is tried for rung A and bounded for rung C.
+              "/fp32" as it is; "/adapter-dtype" rounds the product to the adapter's dtype first
+              (adapters kept in bf16 or fp16); "/safe-merge" to W's dtype first (safe_merge=True).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
 from parentage.verify.sources import Scratch, Source
 
-_VARIANTS: Final = {"parentage-1": ("parentage-1",), "peft": ("peft/fp32",)}
+_PROFILES: Final = ("parentage-1", "peft")
 _MAX_RANK: Final = 8192
 
 
@@ -33,22 +35,36 @@ class LoraMethod:
     proven_bound = True
 
     def __init__(self, step: LoraMerge, inputs: Mapping[str, Source]) -> None:
-        if step.arithmetic.profile not in _VARIANTS:
+        if step.arithmetic.profile not in _PROFILES:
             raise RecipeError(
                 "profile does not know this op",
                 where=f"step {step.id}",
-                expected=", ".join(_VARIANTS),
+                expected=", ".join(_PROFILES),
                 found=step.arithmetic.profile,
             )
         self._step = step
         self._base, self._adapter = (inputs[name] for name in step.inputs)
-        self.variants = _VARIANTS[step.arithmetic.profile]
         self.deterministic = step.arithmetic.profile == "parentage-1"
         self._pairs = self._match()
+        self.variants = ("parentage-1",) if self.deterministic else self._engines()
         self.specs: Mapping[str, TensorSpec] = {
             name: TensorSpec(name, self._store(spec), spec.shape)
             for name, spec in self._base.specs.items()
         }
+
+    def _engines(self) -> tuple[str, ...]:
+        found = ["peft/fp32"]
+        if any(spec.dtype in {"BF16", "F16"} for spec in self._adapter.specs.values()):
+            found.append("peft/adapter-dtype")
+        if any(self._base.specs[name].dtype in {"BF16", "F16"} for name in self._pairs):
+            found.append("peft/safe-merge")
+        return tuple(found)
+
+    def _through(self, name: str, variant: str) -> str:
+        """Return the dtype that an engine rounds the scaled product to."""
+        if variant == "peft/adapter-dtype":
+            return self._adapter.specs[self._pairs[name][1]].dtype
+        return self._base.specs[name].dtype if variant == "peft/safe-merge" else "F32"
 
     def _store(self, spec: TensorSpec) -> str:
         store = self._step.arithmetic.store
@@ -112,9 +128,9 @@ class LoraMethod:
             delta = self._delta(name, start, stop, scratch).mul_(scale)
             return round_once(base.to(torch.float64).add(delta), store)
         left, right, cut = self._factors(name, start, stop, scratch)
-        wide = (left.to(torch.float32) @ right.to(torch.float32)) * scale
-        merged = base.to(torch.float32) + wide.reshape(-1)[cut]
-        return merged.to(DTYPES[store])
+        delta = ((left.to(torch.float32) @ right.to(torch.float32)) * scale).reshape(-1)[cut]
+        delta = delta.to(DTYPES[self._through(name, variant)]).to(torch.float32)
+        return (base.to(torch.float32) + delta).to(DTYPES[store])
 
     def _factors(
         self, name: str, start: int, stop: int, scratch: Scratch
@@ -145,7 +161,9 @@ class LoraMethod:
             total.add_(left[:, k : k + 1] * right[k : k + 1])
         return total.reshape(-1)[cut]
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
         """Return rung C's interval: a dot product of length r in fp32, in any order."""
         store = self.specs[name].dtype
         if self.deterministic or name not in self._pairs or store not in FLOAT_DTYPES:
@@ -153,15 +171,25 @@ class LoraMethod:
         rank = self._pairs[name][2]
         scale = self.scale(rank)
         base = self._base.read(name, start, stop, scratch).to(torch.float64)
-        exact = base + self._delta(name, start, stop, scratch).mul_(scale)
+        delta = self._delta(name, start, stop, scratch).mul_(scale)
         size = self._delta(name, start, stop, scratch, absolute=True).mul_(abs(scale))
         steps = (rank + 4) * UNIT["F32"]
-        error = (size + base.abs()).mul_(steps / (1 - steps)).add_((rank + 4) * TINY["F32"])
-        return round_once(exact - error, store), round_once(exact + error, store)
+        gamma = steps / (1 - steps)
+        error = size.mul_(gamma).add_((rank + 4) * TINY["F32"])
+        through = self._through(name, variant)
+        low, high = (_rounded(delta + side, through) for side in (-error, error))
+        # The last addition rounds to fp32 before it rounds to the stored dtype.
+        slack = [(base.abs() + part.abs()).mul_(2 * UNIT["F32"]) for part in (low, high)]
+        return round_once(base + low - slack[0], store), round_once(base + high + slack[1], store)
 
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return the base's tensor where no adapter touches it."""
         return None if name in self._pairs else self._base.alias(name)
+
+
+def _rounded(values: Tensor, dtype: str) -> Tensor:
+    """Round to nearest: monotonic, so the ends of an interval stay its ends."""
+    return round_once(values, dtype).to(torch.float64)
 
 
 def lora_merge(step: LoraMerge, inputs: Mapping[str, Source]) -> LoraMethod:

@@ -165,7 +165,9 @@ class SlerpMethod:
         mixed = a.to(torch.float32).mul(c_a).add_(b.to(torch.float32).mul(c_b))
         return mixed.to(a.dtype).to(DTYPES[store])
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
         """Return the values within the box of the scalars; too wide to prove, enough to refute."""
         store = self.specs[name].dtype
         if self.deterministic or store not in FLOAT_DTYPES:

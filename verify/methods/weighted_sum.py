@@ -150,7 +150,9 @@ class WeightedSumMethod:
             mixed.mul_(scale)
         return base + mixed
 
-    def interval(self, name: str, start: int, stop: int, scratch: Scratch) -> Interval | None:
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
         """Return rung C's interval: the exact result +- a bound on any fp32-class evaluation.
 
         Each term passes at most k + 5 roundings of unit u (weight, product, k sums, division,
