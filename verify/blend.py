@@ -18,19 +18,20 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.manifest.steps import Arithmetic, ProfileName, WeightedSum, WeightedSumParams
 from parentage.manifest.tensor import FLOAT_DTYPES
-from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
-from parentage.verify.methods.weighted_sum import weighted_sum
+from parentage.verify import replay
+from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.parents import Candidate
-from parentage.verify.recompute import compare
+from parentage.verify.rounding import UNIT
 from parentage.verify.sources import FileSource, Scratch
-from parentage.verify.verdict import Finding, Rung, finding
+from parentage.verify.verdict import Finding, finding
 
 _WIDEN: Final = 2.0**-22
 _PROBE: Final = 1 << 16
 _MAX_CANDIDATES: Final = 8
-_PROFILES: Final[tuple[ProfileName, ...]] = ("parentage-1", "mk-0.1.5", "mk-0.1.4")
+#: mergekit rounds twice in each product and in the sum, the division and the last addition.
+_ROUNDINGS: Final = 6
+_MAX_RATIOS: Final = 200
 
 
 class Cells(msgspec.Struct, frozen=True):
@@ -64,18 +65,46 @@ def search(
     ]
     if findings:
         return findings
-    usable = [c for c in candidates if dict(c.source.specs) == dict(release.specs)]
+    usable = [c for c in candidates if _shapes(c.source) == _shapes(release)]
     for left, right in combinations(usable[:_MAX_CANDIDATES], 2):
-        cells = _cells(engine, release, left, right, probe=True)
-        if cells.possible:
-            cells = _cells(engine, release, left, right, probe=False)
-        if cells.possible:
-            return [_describe(engine, release, left, right, cells)]
+        found = _pair(engine, release, left, right)
+        if found is not None:
+            return [found]
     return []
 
 
+def _shapes(source: FileSource) -> dict[str, tuple[int, ...]]:
+    """What must agree: a merge may be stored in another dtype than its parents."""
+    return {name: spec.shape for name, spec in source.specs.items()}
+
+
+def _pair(engine: Engine, release: FileSource, left: Candidate, right: Candidate) -> Finding | None:
+    cells = _cells(engine, release, left, right, probe=True)
+    if cells.possible:
+        cells = _cells(engine, release, left, right, probe=False)
+    if cells.possible:
+        return _describe(engine, release, left, right, cells)
+    # Not rounded once. An engine that rounds every product leaves the cells by a few units; the
+    # wider cells say which ratios are left, and replaying the engines says whether it was one.
+    wide = _cells(engine, release, left, right, probe=True, roundings=_ROUNDINGS)
+    if not wide.possible:
+        return None
+    sources = (left.source, right.source)
+    for weights in decimals(wide.low, wide.high):
+        used = replay.exact_engine(engine, release, sources, weights)
+        if used:
+            return _replayed(release, left, right, weights, used)
+    return None
+
+
 def _cells(
-    engine: Engine, release: FileSource, left: Candidate, right: Candidate, *, probe: bool
+    engine: Engine,
+    release: FileSource,
+    left: Candidate,
+    right: Candidate,
+    *,
+    probe: bool,
+    roundings: int = 0,
 ) -> Cells:
     """Intersect the intervals: of the first chunk of each tensor, or of everything."""
 
@@ -83,7 +112,8 @@ def _cells(
         c = release.read(chunk.name, chunk.start, chunk.stop, scratch)
         a = left.source.read(chunk.name, chunk.start, chunk.stop, scratch)
         b = right.source.read(chunk.name, chunk.start, chunk.stop, scratch)
-        return _chunk_cells(c, a.to(torch.float64), b.to(torch.float64))
+        unit = _WIDEN + roundings * UNIT[release.specs[chunk.name].dtype]
+        return _chunk_cells(c, a.to(torch.float64), b.to(torch.float64), unit)
 
     chunks: list[Chunk] = []
     for spec in release.specs.values():
@@ -102,9 +132,9 @@ def _cells(
     )
 
 
-def _chunk_cells(c: Tensor, a: Tensor, b: Tensor) -> Cells:
+def _chunk_cells(c: Tensor, a: Tensor, b: Tensor, unit: float) -> Cells:
     low, high = _cell(c)
-    widen = (a.abs() + b.abs()).mul_(_WIDEN)
+    widen = (a.abs() + b.abs()).mul_(unit)
     low.sub_(widen)
     high.add_(widen)
     # NaN and infinities leave no ratio: a blend of any two positive shares must keep them as they are.
@@ -144,13 +174,47 @@ def simplest(low: float, high: float) -> str:
     return repr(low)
 
 
+def decimals(low: float, high: float) -> list[tuple[str, str]]:
+    """Return the pairs (w, 1 - w) of at most three digits with w in [low, high], simplest first."""
+    found: dict[Fraction, int] = {}
+    for digits in (1, 2, 3):
+        scale = 10**digits
+        first, last = math.ceil(Fraction(low) * scale), math.floor(Fraction(high) * scale)
+        for at in range(max(first, 1), min(last, scale - 1) + 1):
+            found.setdefault(Fraction(at, scale), digits)
+    simple = sorted(found, key=lambda ratio: (found[ratio], ratio))[:_MAX_RATIOS]
+    return [(_text(ratio), _text(1 - ratio)) for ratio in simple]
+
+
+def _text(ratio: Fraction) -> str:
+    return simplest(float(ratio), float(ratio))
+
+
+def _replayed(
+    release: FileSource,
+    left: Candidate,
+    right: Candidate,
+    weights: tuple[str, str],
+    used: str,
+) -> Finding:
+    total = sum(spec.elements for spec in release.specs.values())
+    return finding(
+        "hidden-merge",
+        f"the weights are {weights[0]} x {left.label} + {weights[1]} x {right.label}, with nothing left "
+        f"over: all {total:,} elements bit-exact under {used}",
+        where=f"{left.label}, {right.label}",
+        expected="a recipe that declares this merge",
+        found=f"{weights[0]} and {weights[1]}, replayed",
+    )
+
+
 def _describe(
     engine: Engine, release: FileSource, left: Candidate, right: Candidate, cells: Cells
 ) -> Finding:
     weight = simplest(cells.low, cells.high)
     other = simplest(1 - cells.high, 1 - cells.low)
     total = sum(spec.elements for spec in release.specs.values())
-    exact = _exact_engine(engine, release, left, right, (weight, other))
+    exact = replay.exact_engine(engine, release, (left.source, right.source), (weight, other))
     strength = f"every tensor bit-exact under {exact}" if exact else "every element in its cell"
     return finding(
         "hidden-merge",
@@ -160,28 +224,3 @@ def _describe(
         expected="a recipe that declares this merge",
         found=f"ratio in [{cells.low:.9f}, {cells.high:.9f}]",
     )
-
-
-def _exact_engine(
-    engine: Engine,
-    release: FileSource,
-    left: Candidate,
-    right: Candidate,
-    weights: tuple[str, str],
-) -> str:
-    """Return the engine that gives every bit of the release, or nothing."""
-    stored = {s.dtype for s in release.specs.values() if s.dtype in FLOAT_DTYPES}
-    if len(stored) != 1:
-        return ""
-    for profile in _PROFILES:
-        step = WeightedSum(
-            id="found",
-            inputs=("left", "right"),
-            params=WeightedSumParams(weights=weights, normalize=True),
-            arithmetic=Arithmetic(profile=profile, store=next(iter(stored))),  # type: ignore[arg-type]
-        )
-        method = weighted_sum(step, {"left": left.source, "right": right.source})
-        results = compare(engine, release, StepSource(step, method))
-        if all(result.rung == Rung.EXACT for result in results):
-            return results[0].engine
-    return ""

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import torch
+from torch import Tensor
 
 from parentage.manifest.steps import Training, matches, ratio
-from parentage.manifest.tensor import FLOAT_DTYPES
+from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.recompute import equal_share
-from parentage.verify.rounding import UNIT
+from parentage.verify.rounding import UNIT, round_once
 from parentage.verify.sources import FileSource, Scratch, Source
 from parentage.verify.verdict import Finding, finding
+
+_OUTPUT_EMBEDDINGS: Final = ("lm_head.weight", "embed_out.weight")
 
 
 class Trace(msgspec.Struct):
@@ -45,9 +49,11 @@ class Trace(msgspec.Struct):
 
 
 def examine(engine: Engine, release: FileSource, base: Source, step: Training) -> Trace:
-    """Compare the release with the base of a training step."""
-    if dict(release.specs) != dict(base.specs):
-        return Trace([_other_shape(release, base, step)], comparable=False)
+    """Compare the release with the base of a training step, stored in the release's dtypes."""
+    base = _AsStored(base, release)
+    odd = _not_in_both(release, base, step)
+    if odd:
+        return Trace([_other_structure(release, base, step, odd)], comparable=False)
     changed = equal_share(engine, release, base)
     trace = Trace(
         [],
@@ -168,15 +174,56 @@ def _extent(
     return moved, size, odd
 
 
-def _other_shape(release: FileSource, base: Source, step: Training) -> Finding:
-    names = sorted(set(release.specs) ^ set(base.specs)) or [
-        name for name, spec in release.specs.items() if base.specs[name] != spec
-    ]
-    name = names[0]
+def _not_in_both(release: FileSource, base: Source, step: Training) -> list[str]:
+    """Return the tensors that training can't have made or lost.
+
+    With tied embeddings a file may hold the shared tensor under one of its names or both.
+    """
+    odd = {
+        name
+        for name in set(release.specs) | set(base.specs)
+        if release.specs.get(name) != base.specs.get(name)
+    }
+    one_sided = set(release.specs) ^ set(base.specs)
+    if step.training.tied_embeddings:
+        odd -= {name for name in one_sided if name.endswith(_OUTPUT_EMBEDDINGS)}
+    return sorted(odd)
+
+
+def _other_structure(
+    release: FileSource, base: Source, step: Training, names: list[str]
+) -> Finding:
     return finding(
         "training-base-differs",
         f"release and base of step {step.id} do not have the same tensors ({len(names)} differ)",
-        where=name,
-        expected=str(base.specs.get(name, "absent")),
-        found=str(release.specs.get(name, "absent")),
+        where=names[0],
+        expected=str(base.specs.get(names[0], "absent")),
+        found=str(release.specs.get(names[0], "absent")),
     )
+
+
+class _AsStored:
+    """A base whose floats are rounded to the dtypes in which the release stores them."""
+
+    def __init__(self, base: Source, release: FileSource) -> None:
+        self._base = base
+        self.specs: Mapping[str, TensorSpec] = {
+            name: self._spec(spec, release.specs.get(name)) for name, spec in base.specs.items()
+        }
+
+    def _spec(self, spec: TensorSpec, stored: TensorSpec | None) -> TensorSpec:
+        if stored is None or not {spec.dtype, stored.dtype} <= FLOAT_DTYPES:
+            return spec
+        return TensorSpec(spec.name, stored.dtype, spec.shape)
+
+    def read(self, name: str, start: int, stop: int, scratch: Scratch) -> Tensor:
+        """Return elements [start, stop), rounded once where the dtype is another."""
+        values = self._base.read(name, start, stop, scratch)
+        dtype = self.specs[name].dtype
+        if dtype == self._base.specs[name].dtype:
+            return values
+        return round_once(values.to(torch.float64), dtype)
+
+    def alias(self, name: str) -> tuple[Source, str]:
+        """Return itself: what is rounded begins here."""
+        return self, name

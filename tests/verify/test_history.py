@@ -318,3 +318,97 @@ def test_a_release_in_a_hub_cache_is_verified_where_it_lies(world: World) -> Non
     report = world.verify(f"models--city--rio/snapshots/{'a' * 40}", ["a", "b"])
 
     assert report.verified
+
+
+@pytest.mark.parametrize(
+    ("params", "profile", "told"),
+    [
+        ({"weights": ["0.6", "0.4"], "normalize": True}, "mk-0.1.4", "0.6 x a + 0.4 x b"),
+        ({"weights": ["0.35", "0.65"], "normalize": True}, "mk-0.1.4", "0.35 x a + 0.65 x b"),
+        ({"weights": ["0.3"], "normalize": False, "base": "a"}, "mk-0.1.5", "0.7 x a + 0.3 x b"),
+        (
+            {"weights": ["0.125"], "normalize": False, "base": "b"},
+            "mk-0.1.5",
+            "0.125 x a + 0.875 x b",
+        ),
+    ],
+)
+@pytest.mark.parametrize("far", [0.02, 0.002])
+def test_a_hidden_merge_that_was_rounded_often_is_replayed(
+    world: World, params: dict[str, object], profile: str, told: str, far: float
+) -> None:
+    """Engines that round every product leave the rounding cells; they are replayed instead."""
+    generator = torch.Generator().manual_seed(5)
+    base = {n: torch.randn(t.shape, generator=generator) for n, t in world.weights("base").items()}
+    for name in ("a", "b", "base"):
+        moved = {n: t + far * torch.randn(t.shape, generator=generator) for n, t in base.items()}
+        world.save(name, {n: t.bfloat16() for n, t in moved.items()})
+    arithmetic = {"profile": profile, "compute": "BF16", "store": "BF16"}
+    world.merge("claimed", {**MERGE, "params": params, "arithmetic": arithmetic})
+    world.declare("claimed", ["base"], [training("base", sumLearningRate="9", steps=100000)])
+
+    report = world.verify("claimed", ["base"], against=["b", "a"])
+
+    assert codes(report) == {"hidden-merge"}
+    first, second = told.split(" + ")
+    assert told in report.findings[0].message or f"{second} + {first}" in report.findings[0].message
+
+
+def test_a_model_near_a_blend_is_not_called_one(world: World) -> None:
+    """Training after a merge: near the blend, and honestly another model."""
+    world.merge("merged")
+    generator = torch.Generator().manual_seed(9)
+    trained = {
+        n: t + 1e-5 * torch.randn(t.shape, generator=generator)
+        for n, t in world.weights("merged").items()
+    }
+    world.save("trained", trained)
+    world.declare("trained", ["base"], [training("base", sumLearningRate="9", steps=100000)])
+
+    assert codes(world.verify("trained", ["base"], against=["a", "b"])) == set()
+
+
+@pytest.mark.parametrize("profile", ["parentage-1", "mk-0.1.5", "mk-0.1.4"])
+def test_a_hidden_merge_stored_in_another_dtype_than_its_parents(
+    world: World, profile: str
+) -> None:
+    compute = {} if profile == "parentage-1" else {"compute": "BF16"}
+    step = {**MERGE, "arithmetic": {"profile": profile, "store": "BF16", **compute}}
+    world.merge("claimed", step)
+    world.declare("claimed", ["base"], [training("base", sumLearningRate="9", steps=100000)])
+
+    report = world.verify("claimed", ["base"], against=["a", "b"])
+
+    assert "hidden-merge" in codes(report)
+    assert "0.6 x a + 0.4 x b" in " ".join(found.message for found in report.findings)
+
+
+def test_a_base_merely_cast_is_no_training(world: World) -> None:
+    """Published in bf16, declared as trained from an fp32 base, and nothing but the rounding."""
+    world.save("cast", bf16(world.weights("base")))
+    world.declare("cast", ["base"], [training("base")])
+
+    assert codes(world.verify("cast", ["base"])) == {"no-trace"}
+
+
+def test_training_may_be_stored_in_another_dtype(world: World) -> None:
+    trained = {name: tensor + 0.0002 for name, tensor in world.weights("base").items()}
+    world.save("trained", bf16(trained))
+    world.declare("trained", ["base"], [training("base")])
+
+    report = world.verify("trained", ["base"])
+
+    assert (report.verdict, codes(report)) == (Verdict.UNPROVEN, set())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_may_go_only_where_it_is_tied(world: World, tied: bool) -> None:
+    base = {**world.weights("base"), "lm_head.weight": torch.ones(4, 4)}
+    world.save("base", base)
+    trained = {name: tensor + 0.0002 for name, tensor in base.items() if name != "lm_head.weight"}
+    world.save("trained", trained)
+    world.declare("trained", ["base"], [training("base", tiedEmbeddings=tied)])
+
+    assert codes(world.verify("trained", ["base"])) == (
+        set() if tied else {"training-base-differs"}
+    )
