@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from torch import Tensor
 
-from parentage.manifest.errors import ShapeMismatchError
+from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.sources import Scratch, Source
 
@@ -44,6 +44,22 @@ class Method(Protocol):
 
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return where a tensor is copied from unchanged; None where it is computed."""
+
+
+def check_profile(step: str, profile: str, known: Iterable[str]) -> None:
+    """Check that a method has the arithmetic that its step names.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    names = list(known)
+    if profile not in names:
+        raise RecipeError(
+            "profile does not know this op",
+            where=f"step {step}",
+            expected=", ".join(names),
+            found=profile,
+        )
 
 
 def same_tensors(where: str, inputs: Mapping[str, Source]) -> Mapping[str, TensorSpec]:

@@ -18,10 +18,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from parentage.manifest.errors import RecipeError, ShapeMismatchError
+from parentage.manifest.errors import ShapeMismatchError
 from parentage.manifest.steps import LoraMerge, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.verify.methods.base import Interval
+from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
 from parentage.verify.sources import Scratch, Source
 
@@ -35,13 +35,7 @@ class LoraMethod:
     proven_bound = True
 
     def __init__(self, step: LoraMerge, inputs: Mapping[str, Source]) -> None:
-        if step.arithmetic.profile not in _PROFILES:
-            raise RecipeError(
-                "profile does not know this op",
-                where=f"step {step.id}",
-                expected=", ".join(_PROFILES),
-                found=step.arithmetic.profile,
-            )
+        check_profile(step.id, step.arithmetic.profile, _PROFILES)
         self._step = step
         self._base, self._adapter = (inputs[name] for name in step.inputs)
         self.deterministic = step.arithmetic.profile == "parentage-1"

@@ -22,10 +22,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from parentage.manifest.errors import RecipeError
 from parentage.manifest.steps import Slerp, matches, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.verify.methods.base import Interval, same_tensors, same_values
+from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, round_once
 from parentage.verify.sources import Scratch, Source
 
@@ -50,13 +49,7 @@ class SlerpMethod:
     proven_bound = False
 
     def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
-        if step.arithmetic.profile not in _VARIANTS:
-            raise RecipeError(
-                "profile does not know this op",
-                where=f"step {step.id}",
-                expected=", ".join(_VARIANTS),
-                found=step.arithmetic.profile,
-            )
+        check_profile(step.id, step.arithmetic.profile, _VARIANTS)
         self._step = step
         self._where = f"step {step.id}"
         self._a, self._b = (inputs[name] for name in step.inputs)

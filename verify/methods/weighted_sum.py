@@ -23,7 +23,7 @@ from torch import Tensor
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.steps import WeightedSum, matches, ratio
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.verify.methods.base import Interval, same_tensors, same_values
+from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, TINY, UNIT, fma, fp32, round_once, rounded
 from parentage.verify.sources import Scratch, Source
 
@@ -39,13 +39,7 @@ class WeightedSumMethod:
 
     def __init__(self, step: WeightedSum, inputs: Mapping[str, Source]) -> None:
         arithmetic = step.arithmetic
-        if arithmetic.profile not in _VARIANTS:
-            raise RecipeError(
-                "profile does not know this op",
-                where=f"step {step.id}",
-                expected=", ".join(_VARIANTS),
-                found=arithmetic.profile,
-            )
+        check_profile(step.id, step.arithmetic.profile, _VARIANTS)
         self._step = step
         self._where = f"step {step.id}"
         self._sources = [inputs[name] for name in step.inputs]
