@@ -75,6 +75,10 @@ def merge(
             raise ParentMissingError(
                 "parent not given", where=hint.id, hint=f"add --parent {hint.id}=FOLDER"
             )
+    if companions is not None and companions not in parents:
+        raise UsageError(
+            "companions must be a parent's id", found=companions, expected=", ".join(parents)
+        )
     runner = Engine(engine.pick_device(device), threads or default_threads(), progress)
     with ExitStack() as stack:
         models = {name: stack.enter_context(open_model(path)) for name, path in parents.items()}
@@ -143,7 +147,8 @@ def _copy_companions(model: Model, folder: Path) -> None:
     with open_files(model.root) as files:
         for name, file in files.files.items():
             hidden = any(part.startswith(".") for part in name.split("/"))
-            if hidden or name == "model.sig" or name.endswith(_NOT_COPIED):
+            # The parent's card speaks of the parent: its scores would look like the merge's.
+            if hidden or name in {"model.sig", "README.md"} or name.endswith(_NOT_COPIED):
                 continue
             target = folder / name
             with atomic.reporting(target):
