@@ -159,7 +159,7 @@ def _examine(
         parents,
         against,
         stack=stack,
-        profiles=profiles,
+        profiles=_profiles_of_parents(lineage, profiles),
         threads=state.demands.threads,
         progress=state.demands.progress,
     )
@@ -212,6 +212,14 @@ def _open_table(files: FileSet, signed: oms.Oms) -> Table:
     claimed = table.parse(parts[table.TENSORS])
     table.check_leaves(claimed, parts[table.LEAVES])
     return claimed
+
+
+def _profiles_of_parents(
+    lineage: Lineage, own: Sequence[digest.Profile]
+) -> tuple[digest.Profile, ...]:
+    """Return the profiles that the lineage names parents by, and the release's own."""
+    named = {profile for parent in lineage.parents for profile in parent.weights} | set(own)
+    return tuple(profile for profile in digest.PROFILES if profile in named)
 
 
 def _check_root(lineage: Lineage, claimed: Table, model: Model) -> list[Finding]:

@@ -15,7 +15,7 @@ from parentage.manifest.steps import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
-from parentage.verify.parents import Candidate
+from parentage.verify.parents import Candidate, same_root
 from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source
@@ -295,7 +295,7 @@ def _lookup(outcome: Outcome, lineage: Lineage, root: dict[str, str]) -> None:
     if not isinstance(last, DECLARED) or codes & {"is-intermediate", "no-trace"}:
         return
     for step in earlier:
-        if step.output and dict(step.output) == root:
+        if step.output and same_root(step.output, root):
             outcome.findings.append(
                 finding(
                     "is-intermediate",
@@ -304,7 +304,7 @@ def _lookup(outcome: Outcome, lineage: Lineage, root: dict[str, str]) -> None:
                 )
             )
     for parent in lineage.parents:
-        if dict(parent.weights) == root:
+        if same_root(parent.weights, root):
             outcome.findings.append(
                 finding(
                     "no-trace",

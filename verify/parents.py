@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -84,7 +84,7 @@ def match(declared: Sequence[Parent], given: Sequence[Candidate]) -> Parents:
     """Match what was given to the declared parents, by root; an id given with it must agree."""
     result = Parents()
     for candidate in given:
-        hits = [p for p in declared if _same(p.weights, candidate.roots)]
+        hits = [p for p in declared if same_root(p.weights, candidate.roots)]
         for parent in hits:
             result.found.setdefault(parent.id, candidate)
         agrees = bool(hits) and (
@@ -122,6 +122,7 @@ def unreadable(path: Path, error: ParentageError) -> Finding:
     )
 
 
-def _same(declared: dict[Profile, str], found: dict[Profile, str]) -> bool:
+def same_root(declared: Mapping[Profile, str], found: Mapping[Any, str]) -> bool:
+    """Say whether two sets of roots name the same weights: all shared profiles agree, and one is."""
     shared = declared.keys() & found.keys()
     return bool(shared) and all(declared[profile] == found[profile] for profile in shared)

@@ -412,3 +412,26 @@ def test_a_head_may_go_only_where_it_is_tied(world: World, tied: bool) -> None:
     assert codes(world.verify("trained", ["base"])) == (
         set() if tied else {"training-base-differs"}
     )
+
+
+def test_a_parent_may_be_named_by_another_profile_than_the_release(world: World) -> None:
+    from parentage.manifest.build import root_of
+
+    world.merge("merged")
+    sha = {i: root_of(world.root / i, profiles=("ptd1-sha256",)) for i in ("a", "b")}
+    recipe = world.recipe(["a", "b"], [MERGE])
+    draft = parentage.declare(
+        world.root / "merged", recipe, parents={i: world.root / i for i in ("a", "b")}
+    )
+    import msgspec
+
+    from parentage.manifest import build
+
+    parents = tuple(
+        msgspec.structs.replace(parent, weights=sha[parent.id]) for parent in draft.lineage.parents
+    )
+    lineage = msgspec.structs.replace(draft.lineage, parents=parents)
+    build.write_draft(world.root / "merged", lineage, draft.table, draft.leaves)
+    world.sign("merged")
+
+    assert world.verify("merged", ["a", "b"]).verified
