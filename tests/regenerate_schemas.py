@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def generate(name: str) -> str:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://parentage.dev/schemas/{name}.json",
-        **_schema(model),
+        **_dedented(_schema(model)),
     }
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
@@ -40,6 +41,18 @@ def _schema(model: Any) -> dict[str, Any]:
         )
         return {"anyOf": list(parts), "$defs": definitions}
     return msgspec.json.schema(model)
+
+
+def _dedented(value: Any) -> Any:
+    """Python 3.13 dedents docstrings when it compiles them; earlier ones do not."""
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(item)
+            if key == "description" and isinstance(item, str)
+            else _dedented(item)
+            for key, item in value.items()
+        }
+    return [_dedented(item) for item in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":
