@@ -93,7 +93,8 @@ class SlerpMethod:
     _device = torch.device("cpu")
 
     def _exact(self, name: str, scratch: Scratch) -> tuple[float, float]:
-        sums: list[list[Tensor]] = [[], [], []]
+        # Plain floats: small tensors kept between large temporaries would pin the heap around them.
+        sums: list[list[float]] = [[], [], []]
         elements = self.specs[name].elements
         for start in range(0, elements, _PIECE):
             scratch.reset()
@@ -101,8 +102,8 @@ class SlerpMethod:
             a = self._a.read(name, start, stop, scratch).to(torch.float64)
             b = self._b.read(name, start, stop, scratch).to(torch.float64)
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
-                found.append(_block_sums(left * right))
-        aa, bb, ab = (_tree(torch.cat(found)) if found else 0.0 for found in sums)
+                found.extend(_block_sums(left * right).tolist())
+        aa, bb, ab = (_tree(torch.tensor(found, dtype=torch.float64)) for found in sums)
         return coefficients(aa, bb, ab, self.t(name))
 
     def _mergekit(self, name: str, scratch: Scratch) -> tuple[float, float]:
@@ -118,21 +119,21 @@ class SlerpMethod:
             values = values.to(DTYPES[compute]) if compute else values
             return values.to(torch.float32).reshape(1, -1)
 
-        norms: list[list[Tensor]] = [[], []]
+        norms: list[list[float]] = [[], []]
         for start, stop in ranges:
             scratch.reset()
             for found, source in zip(norms, (self._a, self._b), strict=True):
                 part = read(source, start, stop)
-                found.append(torch.linalg.vector_norm(part, dim=1, keepdim=True))
-        whole = [torch.linalg.vector_norm(torch.stack(found), dim=0) for found in norms]
+                found.append(float(torch.linalg.vector_norm(part, dim=1)))
+        whole = [torch.linalg.vector_norm(_column(found), dim=0) for found in norms]
         norm_a, norm_b = (torch.where(norm > 1e-8, norm, 1.0) for norm in whole)
-        dots: list[Tensor] = []
+        dots: list[float] = []
         for start, stop in ranges:
             scratch.reset()
             x = read(self._a, start, stop) / norm_a
             y = read(self._b, start, stop) / norm_b
-            dots.append((x * y).sum(dim=1, keepdim=True))
-        dot = torch.stack(dots).sum(dim=0).clamp(-1, 1)
+            dots.append(float((x * y).sum(dim=1)))
+        dot = _column(dots).sum(dim=0).clamp(-1, 1)
         t = torch.tensor(float(self.t(name)), dtype=torch.float32).reshape(-1, 1)
         linear = dot.abs() > THRESHOLD
         theta = torch.acos(torch.where(linear, 0.0, dot))
@@ -176,6 +177,11 @@ class SlerpMethod:
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return None: an interpolation is computed."""
         return None
+
+
+def _column(values: list[float]) -> Tensor:
+    """Return fp32 values, each kept exactly as a float, in the shape that mergekit stacks them in."""
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
 
 
 def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, float]:
