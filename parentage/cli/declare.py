@@ -79,7 +79,7 @@ def command(
         recipe = load_config(mergekit_path, profile=profile, parents=given)
     else:
         recipe = Recipe(version="0.1", parents=(), steps=())
-    with progress("declare", quiet=as_json) as bar:
+    with progress("declare", quiet=as_json, reads=[model, *given.values()]) as bar:
         declared = declare(
             model,
             recipe,

@@ -63,7 +63,7 @@ def command(
     given = named_parents(parents)
     from parentage.verify.produce import merge
 
-    with progress("merge", quiet=as_json) as bar:
+    with progress("merge", quiet=as_json, reads=[*given.values()] * 2) as bar:
         declared = merge(
             recipe,
             output,

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,12 +122,16 @@ def ask_passphrase(*, confirm: bool) -> bytes:
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """Yield a callback that draws bytes and speed on a terminal, and nothing elsewhere."""
+def progress(label: str, *, quiet: bool, reads: Iterable[Path] = ()) -> Iterator[Progress | None]:
+    """Yield a callback that draws progress on a terminal, and nothing elsewhere.
+
+    `reads` are the files and folders that the work will read, one entry for each time.
+    """
     if quiet or not sys.stderr.isatty():
         yield None
         return
     lock, start, state = threading.Lock(), time.monotonic(), {"done": 0, "shown": 0.0}
+    total = sum(map(_size, reads))
 
     def advance(nbytes: int) -> None:
         with lock:
@@ -136,14 +140,31 @@ def progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
             if now - state["shown"] < 0.1:
                 return
             state["shown"] = now
-            seconds = max(now - start, 1e-3)
-            done = state["done"] / 1e9
-            click.echo(f"\r{label}: {done:.2f} GB, {done / seconds:.2f} GB/s ", nl=False, err=True)
+            line = _line(state["done"], total, max(now - start, 1e-3))
+            click.echo(f"\r{label}: {line}\033[K", nl=False, err=True)
 
     try:
         yield advance
     finally:
         click.echo("\r\033[K", nl=False, err=True)
+
+
+def _line(done: float, total: int, seconds: float) -> str:
+    """Return bytes, speed and, while the estimate holds, the time left."""
+    speed = done / seconds
+    if done > total or not speed:
+        return f"{done / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s"
+    left = (total - done) / speed
+    return (
+        f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s, "
+        f"{left // 60:.0f}:{left % 60:02.0f} left"
+    )
+
+
+def _size(path: Path) -> int:
+    """Return the bytes below a path; what can't be read is named by the work itself."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def lineage_document(lineage: Any) -> dict[str, Any]:  # noqa: ANN401

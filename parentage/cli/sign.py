@@ -33,7 +33,7 @@ def command(
     from parentage.attest.trust import TrustedKeys
 
     key = load_key(key_path, passphrase_file)
-    with progress("sign", quiet=as_json) as bar:
+    with progress("sign", quiet=as_json, reads=[model]) as bar:
         signed = sign_release(
             model, KeySigner(key), TrustedKeys((key.public,)), threads=threads, progress=bar
         )

@@ -85,11 +85,15 @@ def command(
     from parentage.verify.check import Demands, verify
     from parentage.verify.report import to_text
 
-    with progress("verify", quiet=as_json) as bar:
+    given = loose_parents(parents)
+    reads = [release, *(path for _, path in given), *against]
+    if level == "recompute":
+        reads.append(release)
+    with progress("verify", quiet=as_json, reads=reads) as bar:
         report = verify(
             release,
             trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
-            parents=loose_parents(parents),
+            parents=given,
             against=against,
             demands=Demands(
                 level=level,  # type: ignore[arg-type]  # click checked the choice

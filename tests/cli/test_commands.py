@@ -260,6 +260,7 @@ def test_progress_is_drawn_on_a_terminal_only(world: World, tmp_path: Path) -> N
     code, shown = on_a_terminal(["declare", str(world.root / "a"), "--observed"], [])
     assert code == 0
     assert "GB/s" in shown
+    assert "left" in shown
     assert "GB/s" not in command("declare", world.root / "a", "--observed").stderr
 
 
