@@ -23,7 +23,8 @@ from parentage.manifest.lineage import (
 )
 from parentage.manifest.model import Model, open_model
 from parentage.manifest.recipe import Recipe
-from parentage.manifest.steps import DigestSet, Step
+from parentage.manifest.steps import Step
+from parentage.manifest.wire import DigestSet
 
 
 class Declared(msgspec.Struct, frozen=True):

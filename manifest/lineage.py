@@ -8,7 +8,8 @@ import msgspec
 
 from parentage.manifest.errors import LineageError
 from parentage.manifest.recipe import Source, check_graph
-from parentage.manifest.steps import DigestSet, Hex, Id, Step, Wire
+from parentage.manifest.steps import Step
+from parentage.manifest.wire import DigestSet, Hex, Id, Wire
 
 NAMESPACE: Final = "https://parentage.dev"
 LINEAGE: Final = f"{NAMESPACE}/lineage/v0.1"

@@ -7,7 +7,7 @@ order source, slice, document in which a parameter is looked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -16,17 +16,37 @@ import msgspec
 
 from parentage.manifest.errors import RecipeError
 
-METHODS: Final = ("linear", "passthrough", "slerp", "task_arithmetic")
 _TOP: Final = frozenset(
     {"models", "slices", "merge_method", "base_model", "dtype", "out_dtype", "parameters"}
     | {"tokenizer_source", "tokenizer", "chat_template"}
 )
-_PARAMETERS: Final = {
+_TASK: Final = {"normalize", "lambda", "int8_mask", "rescale", "weight", "density"}
+#: The parameters that each method reads (merge_methods/*.py, 0.1.5); the rest has no effect.
+PARAMETERS: Final[Mapping[str, set[str]]] = {
     "linear": {"weight", "normalize"},
     "slerp": {"t"},
-    "task_arithmetic": {"weight", "normalize", "lambda", "int8_mask", "rescale"},
+    "nuslerp": {"weight", "nuslerp_row_wise", "nuslerp_flatten"},
+    "multislerp": {"weight", "normalize_weights", "eps"},
+    "karcher": {"max_iter", "tol"},
+    "task_arithmetic": _TASK - {"density"},
+    "ties": _TASK,
+    "dare_linear": _TASK,
+    "dare_ties": _TASK,
+    "breadcrumbs": _TASK | {"gamma"},
+    "breadcrumbs_ties": _TASK | {"gamma"},
+    "della": _TASK | {"epsilon"},
+    "della_linear": _TASK | {"epsilon"},
+    "model_stock": {"filter_wise"},
+    "sce": {"select_topk", "int8_mask"},
+    "nearswap": {"t"},
+    "arcee_fusion": set(),
+    "ram": {"epsilon"},
+    "ramplus_tl": {"epsilon", "r", "alpha"},
     "passthrough": {"scale"},
 }
+#: Methods that take no task vectors.
+BASELESS: Final = frozenset({"linear", "passthrough", "karcher"})
+_NOT_ADDED: Final = frozenset({"linear", "passthrough"})
 LAYER: Final = re.compile(r"^(.*?\b(?:layers|layer|h|blocks)\.)(\d+)\.")
 
 Settings = Mapping[str, Any]
@@ -66,9 +86,9 @@ def read(document: dict[str, Any], where: str) -> Config:
         RecipeError: a method that is not imported, or a structure that mergekit would not take.
     """
     method = str(document.get("merge_method"))
-    if method not in METHODS:
+    if method not in PARAMETERS:
         raise RecipeError(
-            "merge method not imported yet", where=where, expected=", ".join(METHODS), found=method
+            "no merge method of mergekit", where=where, expected=", ".join(PARAMETERS), found=method
         )
     if ("models" in document) == ("slices" in document):
         raise RecipeError("needs either models or slices", where=where)
@@ -78,6 +98,8 @@ def read(document: dict[str, Any], where: str) -> Config:
     )
     if "models" in document:
         sources = [_source(entry, f"{where}: models") for entry in _list(document["models"], where)]
+        if config.base and method not in _NOT_ADDED:
+            sources += [Source(config.base, {})] * all(s.model != config.base for s in sources)
         config.slices = [Slice(sources, {})]
     else:
         for entry in _list(document["slices"], where):
@@ -121,7 +143,7 @@ def _warn(config: Config, document: Mapping[str, Any]) -> None:
         scopes.append((f"slices[{number}].parameters", part.parameters))
         scopes += [(f"{source.model}.parameters", source.parameters) for source in part.sources]
     for name, settings in scopes:
-        unknown = sorted(set(settings) - _PARAMETERS[config.method])
+        unknown = sorted(set(settings) - PARAMETERS[config.method])
         warnings += [
             f"parameter without effect on {config.method}: {name}.{key}" for key in unknown
         ]
@@ -140,54 +162,77 @@ def _warn(config: Config, document: Mapping[str, Any]) -> None:
 def models_of(config: Config) -> list[str]:
     """Return every model once, in order; the base last where it is not listed."""
     listed = [source.model for part in config.slices for source in part.sources]
-    base = [config.base] if config.base and config.method != "linear" else []
+    base = [config.base] if config.base and config.method not in _NOT_ADDED else []
     return list(dict.fromkeys([*listed, *base]))
 
 
-def _place(config: Config, name: str) -> tuple[Slice, float]:
-    """Return the slice that a tensor belongs to and its t inside it; 0 outside the layers."""
+def place(config: Config, name: str) -> tuple[Slice, int, float]:
+    """Return the slice that makes a tensor, the layer inside it, and mergekit's t there.
+
+    Outside the layers t is 0: what stands before them belongs to the first slice, the rest to the last.
+    """
     found = LAYER.match(name)
     if found is None:
-        return config.slices[0 if "embed" in name else -1], 0.0
+        return config.slices[0 if "embed" in name else -1], 0, 0.0
     layer = int(found.group(2))
     for part in config.slices:
-        start, end = part.sources[0].start, part.sources[0].end
-        if end < 0 or start <= layer < end:
-            return part, layer - start
-    return config.slices[-1], layer
+        count = length(config, part)
+        if layer < count:
+            return part, layer, layer / (count - 1) if count > 1 else 1.0
+        layer -= count
+    return config.slices[-1], layer, 1.0
 
 
-def _lookup(config: Config, name: str, key: str, scopes: list[Settings], where: str) -> str | None:
-    part, offset = _place(config, name)
+def length(config: Config, part: Slice) -> int:
+    """Return how many layers a slice makes."""
     first = part.sources[0]
-    layers = (config.layers if first.end < 0 else first.end) - first.start
-    inside = LAYER.match(name) is not None
-    t = (offset / (layers - 1) if layers > 1 else 1.0) if inside else 0.0
+    return (config.layers if first.end < 0 else first.end) - first.start
+
+
+def input_name(config: Config, name: str, source: Source) -> str:
+    """Return the tensor of a source that goes into an output tensor."""
+    found = LAYER.match(name)
+    if found is None:
+        return name
+    _, layer, _ = place(config, name)
+    return f"{found.group(1)}{source.start + layer}.{name[found.end() :]}"
+
+
+def shared(config: Config, name: str, key: str, where: str, default: str | None = None) -> str:
+    """Return a parameter of the whole merge for one tensor, as an exact number."""
+    part, _, t = place(config, name)
+    value = _lookup([part.parameters, config.parameters], name, key, t, where)
+    if value is None:
+        value = default
+    if value is None:
+        raise RecipeError("parameter missing", where=f"{where}: {name}", expected=key)
+    return value
+
+
+def of_source(
+    config: Config, name: str, column: int, key: str, where: str, default: str | None = None
+) -> str:
+    """Return a parameter of one source for one output tensor, as an exact number."""
+    part, _, t = place(config, name)
+    source = part.sources[column]
+    scopes = [source.parameters, part.parameters, config.parameters]
+    value = _lookup(scopes, input_name(config, name, source), key, t, where)
+    if value is None:
+        value = default
+    if value is None:
+        raise RecipeError(
+            "parameter missing", where=f"{where}: {source.model}: {name}", expected=key
+        )
+    return value
+
+
+def _lookup(scopes: Sequence[Settings], name: str, key: str, t: float, where: str) -> str | None:
     for scope in scopes:
         if key in scope:
             value = _evaluate(scope[key], name, t, where)
             if value is not None:
                 return value
     return None
-
-
-def shared(config: Config, name: str, key: str, where: str) -> str:
-    """Return a parameter of the whole merge for one tensor, as an exact number."""
-    part, _ = _place(config, name)
-    value = _lookup(config, name, key, [part.parameters, config.parameters], where)
-    if value is None:
-        raise RecipeError("parameter missing", where=f"{where}: {name}", expected=key)
-    return value
-
-
-def of_model(config: Config, name: str, model: str, key: str, where: str) -> str:
-    """Return a parameter of one model for one tensor, as an exact number."""
-    part, _ = _place(config, name)
-    own = [source.parameters for source in part.sources if source.model == model]
-    value = _lookup(config, name, key, [*own, part.parameters, config.parameters], where)
-    if value is None:
-        raise RecipeError("parameter missing", where=f"{where}: {model}: {name}", expected=key)
-    return value
 
 
 def _evaluate(setting: Any, name: str, t: float, where: str) -> str | None:  # noqa: ANN401

@@ -20,20 +20,9 @@ import msgspec
 
 from parentage.manifest import canonical
 from parentage.manifest.errors import JsonError, RecipeError
-from parentage.manifest.steps import (
-    Cast,
-    Copy,
-    Hex,
-    Id,
-    LayerSelect,
-    LoraMerge,
-    Rename,
-    Slerp,
-    Step,
-    WeightedSum,
-    Wire,
-    ratio,
-)
+from parentage.manifest.step_checks import check_step
+from parentage.manifest.steps import Step
+from parentage.manifest.wire import Hex, Id, Wire
 
 MAX_RECIPE: Final = 8 << 20
 MAX_STEPS: Final = 256
@@ -147,7 +136,7 @@ def check_graph(parents: list[str], steps: tuple[Step, ...], *, where: str) -> N
                 found=name,
                 hint="list steps in order",
             )
-        _check_step(step, f"{where}: step {step.id}")
+        check_step(step, f"{where}: step {step.id}")
         seen.add(step.id)
     used = {name for step in steps for name in step.inputs}
     for name in ids[:-1] if steps else []:
@@ -164,48 +153,3 @@ def _reach(name: str, by_id: dict[str, Step]) -> set[str]:
             found.add(at)
             pending.extend(by_id[at].inputs)
     return found
-
-
-def _check_step(step: Step, where: str) -> None:
-    counts = {Slerp: 2, LoraMerge: 2, Copy: 1, Rename: 1, Cast: 1}
-    expected = counts.get(type(step))
-    if expected is not None and len(step.inputs) != expected:
-        raise RecipeError(
-            "wrong number of inputs",
-            where=where,
-            expected=str(expected),
-            found=str(len(step.inputs)),
-        )
-    if isinstance(step, WeightedSum):
-        _check_weights(step, where)
-    if isinstance(step, LayerSelect):
-        for name in [part.input for part in step.params.slices] + [
-            r.input for r in step.params.rest
-        ]:
-            if name not in step.inputs:
-                raise RecipeError("slice reads what is not an input", where=where, found=name)
-    if isinstance(step, Cast) and step.arithmetic.store is None:
-        raise RecipeError("cast without a store dtype", where=where, expected="arithmetic.store")
-
-
-def _check_weights(step: WeightedSum, where: str) -> None:
-    params = step.params
-    if params.base is not None and step.inputs.count(params.base) != 1:
-        raise RecipeError("base must be one of the inputs, once", where=where, found=params.base)
-    if params.base is None and params.scale != "1":
-        raise RecipeError("scale without a base", where=where, found=params.scale)
-    expected = len(step.inputs) - (params.base is not None)
-    for weights in (params.weights, *(override.weights for override in params.overrides)):
-        if len(weights) != expected:
-            raise RecipeError(
-                "wrong number of weights",
-                where=where,
-                expected=str(expected),
-                found=str(len(weights)),
-            )
-        if params.normalize and sum(map(ratio, weights)) == 0:
-            raise RecipeError(
-                "weights that sum to zero can't be normalised",
-                where=where,
-                found=str(list(weights)),
-            )

@@ -1,73 +1,29 @@
 """The steps of a recipe, typed: what each op reads and its exact parameters.
 
-Every parameter is exact: a ratio is a decimal string or a hex float, never a JSON number. A step is
-computable (copy, rename, cast, layer_select, weighted_sum, slerp, lora_merge), `training`, or
-`opaque`; the last two are declared and can only be checked for contradictions.
+A step is computable (tensors moved, rounded or merged), `training`, or `opaque`; the last two are
+declared and can only be checked for contradictions. The merge methods are in `merge_steps.py`.
 """
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from fractions import Fraction
-
-# Python's "$" also matches before a final newline; "$(?!\n)" does not, and ECMA 262 reads it alike.
-Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)")]
-Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
-Ratio = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^-?(?:(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,60})?|0x[01]\.[0-9a-f]{1,13}p[+-]?[0-9]{1,3})$(?!\n)",
-        description="an exact number: decimal ('0.6') or hex float ('0x1.8p-1'), in quotes",
-    ),
-]
-Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-FloatDtype = Literal["F64", "F32", "F16", "BF16"]
-ProfileName = Literal["parentage-1", "mk-0.1.5", "mk-0.1.4", "peft"]
-DigestSet = dict[Literal["ptd1-b3", "ptd1-sha256"], Hex]
-
-
-class Wire(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    omit_defaults=True,
-    rename="camel",
-):
-    """What all wire structures share: closed, immutable, camelCase."""
-
-
-class Arithmetic(Wire, frozen=True, kw_only=True):
-    """The engine profile of a step.
-
-    Attributes:
-        profile: named arithmetic; docs/engines.md gives each, operation by operation.
-        compute: mergekit's `dtype`; only for the mk profiles. None: the inputs' own dtype.
-        store: dtype of the output. None: `compute`, else the first input's dtype.
-    """
-
-    profile: ProfileName
-    compute: FloatDtype | None = None
-    store: FloatDtype | None = None
-
-
-class _Step(Wire, frozen=True, kw_only=True, tag_field="op"):
-    """Fields of every step.
-
-    Attributes:
-        id: unique among parents and steps.
-        inputs: ids of parents or earlier steps, in the order that the op reads them.
-        output: weights root of the step's output, by digest profile.
-    """
-
-    id: Id
-    inputs: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=64)]
-    output: DigestSet | None = None
+from parentage.manifest.merge_steps import (
+    ArceeFusion,
+    Karcher,
+    ModelStock,
+    MultiSlerp,
+    NearSwap,
+    NuSlerp,
+    Ram,
+    Sce,
+    Slerp,
+    TaskArithmetic,
+    WeightedSum,
+)
+from parentage.manifest.wire import Arithmetic, Glob, Hex, Id, Ratio, StepBase, Wire
 
 
 class SelectParams(Wire, frozen=True, kw_only=True):
@@ -77,7 +33,7 @@ class SelectParams(Wire, frozen=True, kw_only=True):
     exclude: tuple[Glob, ...] = ()
 
 
-class Copy(_Step, frozen=True, kw_only=True, tag="copy/v1"):
+class Copy(StepBase, frozen=True, kw_only=True, tag="copy/v1"):
     """Some or all tensors of one input, unchanged."""
 
     params: SelectParams = SelectParams()
@@ -89,13 +45,13 @@ class RenameParams(Wire, frozen=True, kw_only=True):
     names: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
 
 
-class Rename(_Step, frozen=True, kw_only=True, tag="rename/v1"):
+class Rename(StepBase, frozen=True, kw_only=True, tag="rename/v1"):
     """The tensors of one input under other names."""
 
     params: RenameParams
 
 
-class Cast(_Step, frozen=True, kw_only=True, tag="cast/v1"):
+class Cast(StepBase, frozen=True, kw_only=True, tag="cast/v1"):
     """Float tensors rounded to another dtype (to nearest, ties to even); the others are copied."""
 
     arithmetic: Arithmetic
@@ -131,66 +87,31 @@ class LayerSelectParams(Wire, frozen=True, kw_only=True):
     rest: tuple[Rest, ...] = ()
 
 
-class LayerSelect(_Step, frozen=True, kw_only=True, tag="layer_select/v1"):
+class LayerSelect(StepBase, frozen=True, kw_only=True, tag="layer_select/v1"):
     """Layers copied, duplicated or dropped (passthrough, depth up-scaling, pruning)."""
 
     params: LayerSelectParams
 
 
-class WeightsOverride(Wire, frozen=True, kw_only=True):
-    """Other weights for some tensors; the first matching entry wins."""
+class ScaleOverride(Wire, frozen=True, kw_only=True):
+    """Another factor for some tensors; the first matching entry wins."""
 
     tensors: Annotated[tuple[Glob, ...], msgspec.Meta(min_length=1)]
-    weights: tuple[Ratio, ...]
+    factor: Ratio
 
 
-class WeightedSumParams(Wire, frozen=True, kw_only=True):
-    """Linear merge, soup, add-difference (no base) or task arithmetic (with base).
+class ScaleParams(Wire, frozen=True, kw_only=True):
+    """One factor for every float tensor; where it is 1 the tensor is copied."""
 
-    Without base: sum(w_i x_i), divided by sum(w_i) if `normalize`.
-    With base b:  b + scale * sum(w_i (x_i - b)), the sum divided by sum(w_i) if `normalize`.
-
-    Attributes:
-        weights: one for each input that is not the base, in order.
-        normalize: whether to divide by the sum of the weights.
-        base: the input that task vectors are taken from.
-        scale: mergekit's `lambda`; only with a base.
-        overrides: other weights for some tensors.
-    """
-
-    weights: Annotated[tuple[Ratio, ...], msgspec.Meta(min_length=1, max_length=64)]
-    normalize: bool
-    base: Id | None = None
-    scale: Ratio = "1"
-    overrides: tuple[WeightsOverride, ...] = ()
+    factor: Ratio = "1"
+    overrides: tuple[ScaleOverride, ...] = ()
 
 
-class WeightedSum(_Step, frozen=True, kw_only=True, tag="weighted_sum/v1"):
-    """A linear combination of inputs of one architecture."""
+class Scale(StepBase, frozen=True, kw_only=True, tag="scale/v1"):
+    """The tensors of one input times a factor (a passthrough with `scale`)."""
 
     arithmetic: Arithmetic
-    params: WeightedSumParams
-
-
-class SlerpOverride(Wire, frozen=True, kw_only=True):
-    """Another t for some tensors; the first matching entry wins."""
-
-    tensors: Annotated[tuple[Glob, ...], msgspec.Meta(min_length=1)]
-    t: Ratio
-
-
-class SlerpParams(Wire, frozen=True, kw_only=True):
-    """Spherical interpolation from the first input (t = 0) to the second (t = 1), per tensor."""
-
-    t: Ratio
-    overrides: tuple[SlerpOverride, ...] = ()
-
-
-class Slerp(_Step, frozen=True, kw_only=True, tag="slerp/v1"):
-    """Shoemake's slerp over whole tensors, lerp where |cos| > 0.9995 (as mergekit does)."""
-
-    arithmetic: Arithmetic
-    params: SlerpParams
+    params: ScaleParams
 
 
 class LoraParams(Wire, frozen=True, kw_only=True):
@@ -209,7 +130,7 @@ class LoraParams(Wire, frozen=True, kw_only=True):
     fan_in_fan_out: bool = False
 
 
-class LoraMerge(_Step, frozen=True, kw_only=True, tag="lora_merge/v1"):
+class LoraMerge(StepBase, frozen=True, kw_only=True, tag="lora_merge/v1"):
     """An adapter (second input) folded into a model (first input)."""
 
     arithmetic: Arithmetic
@@ -265,35 +186,30 @@ class TrainingRecord(Wire, frozen=True, kw_only=True):
     log: Material | None = None
 
 
-class Training(_Step, frozen=True, kw_only=True, tag="training/v1"):
+class Training(StepBase, frozen=True, kw_only=True, tag="training/v1"):
     """A training run from the first input: declared, and checked only for contradictions."""
 
     training: TrainingRecord
 
 
-class Opaque(_Step, frozen=True, kw_only=True, tag="opaque/v1"):
+class Opaque(StepBase, frozen=True, kw_only=True, tag="opaque/v1"):
     """Something that can't be recomputed; it caps the verdict at `unproven`."""
 
     description: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
-Step = Copy | Rename | Cast | LayerSelect | WeightedSum | Slerp | LoraMerge | Training | Opaque
+Merge = (
+    WeightedSum
+    | TaskArithmetic
+    | Slerp
+    | NuSlerp
+    | MultiSlerp
+    | Karcher
+    | ModelStock
+    | Sce
+    | NearSwap
+    | ArceeFusion
+    | Ram
+)
+Step = Copy | Rename | Cast | Scale | LayerSelect | Merge | LoraMerge | Training | Opaque
 DECLARED: Final = (Training, Opaque)
-
-
-def ratio(text: str) -> Fraction:
-    """Return the exact value of a `Ratio`."""
-    from fractions import Fraction
-
-    negative = text.startswith("-")
-    body = text.removeprefix("-")
-    value = Fraction(float.fromhex(body)) if body.startswith("0x") else Fraction(body)
-    return -value if negative else value
-
-
-def matches(name: str, globs: tuple[str, ...]) -> bool:
-    """Say whether a tensor name matches one of `globs`; only `*` is special."""
-    return any(
-        glob == "*" or fnmatchcase(name, glob.replace("[", "[[]").replace("?", "[?]"))
-        for glob in globs
-    )

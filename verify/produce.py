@@ -17,8 +17,9 @@ from parentage.manifest.files import open_files
 from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.model import Model, open_model
 from parentage.manifest.recipe import Recipe
-from parentage.manifest.steps import DECLARED, DigestSet
+from parentage.manifest.steps import DECLARED
 from parentage.manifest.tensor import TensorSpec
+from parentage.manifest.wire import DigestSet
 from parentage.verify import engine
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.sources import FileSource, Scratch

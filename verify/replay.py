@@ -10,8 +10,9 @@ from typing import Final
 
 import torch
 
-from parentage.manifest.steps import Arithmetic, FloatDtype, WeightedSum, WeightedSumParams
+from parentage.manifest.merge_steps import WeightedSum, WeightedSumParams
 from parentage.manifest.tensor import FLOAT_DTYPES
+from parentage.manifest.wire import Arithmetic, FloatDtype
 from parentage.verify.engine import Engine, StepSource
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.recompute import compare

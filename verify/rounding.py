@@ -8,7 +8,7 @@ fp32) is built here from those.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, cast
 
@@ -135,3 +135,16 @@ def fp32(value: float) -> float:
 def rounded(value: float, dtype: str) -> float:
     """Round a Python float to `dtype` as `torch.tensor(value, dtype=...)` does."""
     return float(torch.tensor(value, dtype=DTYPES[dtype]).item())
+
+
+def dot64(parts: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """Return c_1 x_1 + c_2 x_2 + ... in float64, each product and each sum rounded, in order."""
+    total: Tensor | None = None
+    for part, coefficient in zip(parts, coefficients, strict=True):
+        # Two kernels, so that nothing fuses them; a fresh copy may be overwritten.
+        fresh = part.dtype != torch.float64
+        term = part.to(torch.float64).mul_(coefficient) if fresh else part * coefficient
+        total = term if total is None else total.add_(term)
+    if total is None:
+        raise ValueError("a sum of nothing")
+    return total

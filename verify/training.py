@@ -15,8 +15,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.manifest.steps import Training, matches, ratio
+from parentage.manifest.steps import Training
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.wire import matches, ratio
 from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.recompute import equal_share
 from parentage.verify.rounding import UNIT, round_once

@@ -32,7 +32,9 @@ class Rung(StrEnum):
     """How strongly a tensor was recomputed."""
 
     EXACT = "A"
+    WITNESSED = "B"
     IN_CELL = "C"
+    CONSISTENT = "D"
     DECLARED = "-"
     UNPROVEN = "?"
     REFUTED = "refuted"
@@ -51,6 +53,18 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     found: str
 
 
+class Scalar(msgspec.Struct, frozen=True, kw_only=True):
+    """A scalar that makes a tensor recompute exactly.
+
+    Attributes:
+        value: as a hex float.
+        deviation: relative, from the value that float64 gives.
+    """
+
+    value: str
+    deviation: float
+
+
 class TensorResult(msgspec.Struct, kw_only=True):
     """What recomputing one tensor showed.
 
@@ -61,7 +75,9 @@ class TensorResult(msgspec.Struct, kw_only=True):
         differing: elements that differ from the best engine.
         ambiguous: elements with more than one allowed value (rung C).
         unexplained: elements that no known engine produces.
+        outside: elements that no choice or interval of the claim allows.
         engine: the engine that reached the rung.
+        witness: scalars that the rung needed (hex floats), and how far each is from float64.
         first: the first difference.
     """
 
@@ -71,7 +87,9 @@ class TensorResult(msgspec.Struct, kw_only=True):
     differing: int = 0
     ambiguous: int = 0
     unexplained: int = 0
+    outside: int = 0
     engine: str = ""
+    witness: dict[str, Scalar] = msgspec.field(default_factory=dict)
     first: Mismatch | None = None
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parentage.manifest import canonical, recipe, steps
+from parentage.manifest import canonical, merge_steps, recipe, wire
 from parentage.manifest.errors import RecipeError
 
 MERGE = {
@@ -179,7 +179,7 @@ def test_yaml_numbers_keep_their_digits(tmp_path: Path) -> None:
 
     (step,) = recipe.load(path).steps
 
-    assert isinstance(step, steps.WeightedSum)
+    assert isinstance(step, merge_steps.WeightedSum)
     assert step.params.weights == ("0.1", "0.30")
 
 
@@ -233,13 +233,13 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=-9, max_value=9))
 def test_decimal_ratios_are_exact(value: Any) -> None:
-    assert steps.ratio(format(value, "f")) == Fraction(value)
+    assert wire.ratio(format(value, "f")) == Fraction(value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300))
 def test_hex_ratios_are_exact(value: float) -> None:
-    assert steps.ratio(value.hex()) == Fraction(value)
-    assert steps.ratio((-value).hex()) == -Fraction(value)
+    assert wire.ratio(value.hex()) == Fraction(value)
+    assert wire.ratio((-value).hex()) == -Fraction(value)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_hex_ratios_are_exact(value: float) -> None:
     ],
 )
 def test_only_the_star_is_special_in_a_glob(name: str, glob: str, expected: bool) -> None:
-    assert steps.matches(name, (glob,)) is expected
+    assert wire.matches(name, (glob,)) is expected
 
 
 _LEAF = (

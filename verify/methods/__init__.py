@@ -1,6 +1,7 @@
 """The table of merge methods: an op, and the function that binds a step to its inputs.
 
-To add one: a file here, an entry in this table, a step in `manifest/steps.py`, vectors in tests.
+To add one: a file here, an entry in this table, a step in `manifest/merge_steps.py` or `steps.py`, a row
+in docs/methods.md, vectors in tests.
 """
 
 from __future__ import annotations
@@ -8,17 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import steps
-from parentage.verify.methods import cast, copies, lora, slerp, weighted_sum
+from parentage.manifest import merge_steps, steps
+from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
+from parentage.verify.methods.cast import cast
+from parentage.verify.methods.copies import copy, layer_select, rename
+from parentage.verify.methods.karcher import karcher
+from parentage.verify.methods.lora import lora_merge
+from parentage.verify.methods.model_stock import model_stock
+from parentage.verify.methods.multislerp import multislerp
+from parentage.verify.methods.nearswap import nearswap
+from parentage.verify.methods.nuslerp import nuslerp
+from parentage.verify.methods.ram import ram
+from parentage.verify.methods.scale import scale
+from parentage.verify.methods.sce import sce
+from parentage.verify.methods.slerp import slerp
+from parentage.verify.methods.task_arithmetic import task_arithmetic
+from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
 METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
-    steps.Copy: copies.copy,
-    steps.Rename: copies.rename,
-    steps.LayerSelect: copies.layer_select,
-    steps.Cast: cast.cast,
-    steps.WeightedSum: weighted_sum.weighted_sum,
-    steps.Slerp: slerp.slerp,
-    steps.LoraMerge: lora.lora_merge,
+    steps.Copy: copy,
+    steps.Rename: rename,
+    steps.LayerSelect: layer_select,
+    steps.Cast: cast,
+    steps.Scale: scale,
+    steps.LoraMerge: lora_merge,
+    merge_steps.WeightedSum: weighted_sum,
+    merge_steps.TaskArithmetic: task_arithmetic,
+    merge_steps.Slerp: slerp,
+    merge_steps.NuSlerp: nuslerp,
+    merge_steps.MultiSlerp: multislerp,
+    merge_steps.Karcher: karcher,
+    merge_steps.ModelStock: model_stock,
+    merge_steps.Sce: sce,
+    merge_steps.NearSwap: nearswap,
+    merge_steps.ArceeFusion: arcee_fusion,
+    merge_steps.Ram: ram,
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import msgspec
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
@@ -13,6 +14,9 @@ from parentage.verify.sources import Scratch, Source
 
 Interval = tuple[Tensor, Tensor]
 """The smallest and the largest stored value that a claim allows, element by element."""
+
+Scalars = dict[str, float]
+"""What an engine computes once for a whole tensor, by name."""
 
 
 class Method(Protocol):
@@ -44,6 +48,57 @@ class Method(Protocol):
 
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return where a tensor is copied from unchanged; None where it is computed."""
+
+
+class Choice(msgspec.Struct):
+    """How a range of elements stands to a claim that leaves some of them a choice.
+
+    Attributes:
+        inside: elements that one of the choices gives.
+        open: elements with more than one choice.
+        least, most: for each input, how many elements stay at least and at most, if the release is right.
+        distance: sum over the elements of the distance to the nearest choice.
+    """
+
+    inside: Tensor
+    open: Tensor
+    least: list[int]
+    most: list[int]
+    distance: float
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """A method that leaves elements a choice: ties at a threshold, or an unknown random mask."""
+
+    @property
+    def exact_is_costly(self) -> bool:
+        """Say whether rung A needs whole tensors in memory, and choices do not."""
+
+    @property
+    def unseeded(self) -> bool:
+        """Say whether the choice is random and its seed unknown: rung D at best."""
+
+    def choices(
+        self, name: str, start: int, stop: int, found: Tensor, scratch: Scratch, scalars: Scalars
+    ) -> Choice | None:
+        """Return how elements of a release stand to the claim; None: too many choices."""
+
+    def allowed(self, name: str, index: int) -> tuple[float, float]:
+        """Return how many elements of an input's mask may stay."""
+
+
+@runtime_checkable
+class Scalared(Protocol):
+    """A method whose engine computes scalars of whole tensors."""
+
+    witness: dict[str, Scalars]
+
+    def scalars(self, name: str, variant: str) -> Scalars:
+        """Return the scalars of a tensor from float64, rounded as the engine holds them."""
+
+    def scalar_dtype(self, name: str) -> str:
+        """Return the dtype that scalars are held in."""
 
 
 def check_profile(step: str, profile: str, known: Iterable[str]) -> None:

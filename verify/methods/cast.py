@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from parentage.manifest.steps import Cast, matches
+from parentage.manifest.steps import Cast
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.wire import matches
 from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import round_once
 from parentage.verify.sources import Scratch, Source

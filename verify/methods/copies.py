@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
-from parentage.manifest.steps import Copy, LayerSelect, Rename, matches
+from parentage.manifest.steps import Copy, LayerSelect, Rename
 from parentage.manifest.tensor import TensorSpec
+from parentage.manifest.wire import matches
 from parentage.verify.methods.base import Interval
 from parentage.verify.sources import Scratch, Source
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import ShapeMismatchError
-from parentage.manifest.steps import LoraMerge, ratio
+from parentage.manifest.steps import LoraMerge
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.wire import ratio
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
 from parentage.verify.sources import Scratch, Source

@@ -15,26 +15,27 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from parentage.manifest.steps import Slerp, matches, ratio
+from parentage.manifest.merge_steps import Slerp
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.wire import matches, ratio
+from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, round_once
 from parentage.verify.sources import Scratch, Source
+from parentage.verify.sums import RunningSum
 
 THRESHOLD: Final = 0.9995
-BLOCK: Final = 4096
 _PIECE: Final = 1 << 18
 _MK_CHUNK: Final = 1 << 20
 #: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
 SCALAR_BOX: Final = 1e-2
-_DIGITS: Final = 50
 _VARIANTS: Final = {
     "parentage-1": ("parentage-1",),
     "mk-0.1.5": ("mk-0.1.5",),
@@ -93,8 +94,7 @@ class SlerpMethod:
     _device = torch.device("cpu")
 
     def _exact(self, name: str, scratch: Scratch) -> tuple[float, float]:
-        # Plain floats: small tensors kept between large temporaries would pin the heap around them.
-        sums: list[list[float]] = [[], [], []]
+        sums = [RunningSum(), RunningSum(), RunningSum()]
         elements = self.specs[name].elements
         for start in range(0, elements, _PIECE):
             scratch.reset()
@@ -102,8 +102,8 @@ class SlerpMethod:
             a = self._a.read(name, start, stop, scratch).to(torch.float64)
             b = self._b.read(name, start, stop, scratch).to(torch.float64)
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
-                found.extend(_block_sums(left * right).tolist())
-        aa, bb, ab = (_tree(torch.tensor(found, dtype=torch.float64)) for found in sums)
+                found.add(left * right)
+        aa, bb, ab = (found.total() for found in sums)
         return coefficients(aa, bb, ab, self.t(name))
 
     def _mergekit(self, name: str, scratch: Scratch) -> tuple[float, float]:
@@ -190,62 +190,11 @@ def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, f
     cosine = ab / lengths if lengths > 0 else 1.0
     if not abs(cosine) <= THRESHOLD:
         return float(1 - t), float(t)
-    with localcontext() as context:
-        context.prec = _DIGITS
-        theta = _acos(Decimal(cosine))
+    with digits():
+        theta = acos(Decimal(cosine))
         share = Decimal(t.numerator) / Decimal(t.denominator)
-        sine = _sin(theta)
-        return float(_sin((1 - share) * theta) / sine), float(_sin(share * theta) / sine)
-
-
-def _sin(x: Decimal) -> Decimal:
-    """Taylor series; |x| <= pi here, so 60 digits of cancellation headroom are never needed."""
-    term = total = x
-    n = 1
-    while abs(term) > Decimal(10) ** -(_DIGITS + 5):
-        term *= -x * x / ((n + 1) * (n + 2))
-        total += term
-        n += 2
-    return total
-
-
-def _acos(c: Decimal) -> Decimal:
-    """Return acos(c) = 2 atan(sqrt((1-c)/(1+c))), halving the argument until the series is fast."""
-    x = ((1 - c) / (1 + c)).sqrt()
-    halvings = 0
-    while x > Decimal("0.1"):
-        x = x / (1 + (1 + x * x).sqrt())
-        halvings += 1
-    term = total = x
-    n = 1
-    while abs(term) > Decimal(10) ** -(_DIGITS + 5):
-        term *= -x * x
-        total += term / (n + 2)
-        n += 2
-    return total * Decimal(2 ** (halvings + 1))
-
-
-def _block_sums(products: Tensor) -> Tensor:
-    """Sum blocks of 4096 float64 values, each as a binary tree; the last is padded with zeros."""
-    short = -products.numel() % BLOCK
-    rows = torch.nn.functional.pad(products, (0, short)).reshape(-1, BLOCK)
-    width = BLOCK
-    while width > 1:
-        width //= 2
-        rows = rows[:, :width] + rows[:, width : 2 * width]
-    return rows.reshape(-1)
-
-
-def _tree(values: Tensor) -> float:
-    """Sum a list as a binary tree over the next power of two, padded with zeros."""
-    width = 1
-    while width < values.numel():
-        width *= 2
-    values = torch.nn.functional.pad(values, (0, width - values.numel()))
-    while width > 1:
-        width //= 2
-        values = values[:width] + values[width : 2 * width]
-    return float(values[0])
+        sine = sin(theta)
+        return float(sin((1 - share) * theta) / sine), float(sin(share * theta) / sine)
 
 
 def slerp(step: Slerp, inputs: Mapping[str, Source]) -> SlerpMethod:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.steps import WeightedSum, matches, ratio
+from parentage.manifest.merge_steps import WeightedSum
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.wire import matches, ratio
 from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
-from parentage.verify.rounding import DTYPES, TINY, UNIT, fma, fp32, round_once, rounded
+from parentage.verify.rounding import DTYPES, TINY, UNIT, dot64, fma, fp32, round_once, rounded
 from parentage.verify.sources import Scratch, Source
 
 _VARIANTS = {
@@ -108,7 +109,7 @@ class WeightedSumMethod:
             return same_values(self._where, name, parts)
         store = self.specs[name].dtype
         if variant == "parentage-1":
-            return round_once(_dot64(parts, self.coefficients(name)), store)
+            return round_once(dot64(parts, [float(c) for c in self.coefficients(name)]), store)
         weights = [float(weight) for weight in self.weights(name)]
         compute = self._compute(name)
         parts = [part.to(DTYPES[compute]) for part in parts]
@@ -158,7 +159,7 @@ class WeightedSumMethod:
             return None
         parts = [part.to(torch.float64) for part in self._parts(name, start, stop, scratch)]
         coefficients = self.coefficients(name)
-        exact = _dot64(parts, coefficients)
+        exact = dot64(parts, [float(c) for c in coefficients])
         compute = self._compute(name)
         delta = self._step.params.base is not None
         narrow = self._narrow
@@ -184,21 +185,6 @@ class WeightedSumMethod:
 
 def _through(values: Tensor, dtype: str) -> Tensor:
     return round_once(values, dtype).to(torch.float64)
-
-
-def _dot64(parts: Sequence[Tensor], coefficients: Sequence[Fraction]) -> Tensor:
-    total: Tensor | None = None
-    for part, coefficient in zip(parts, coefficients, strict=True):
-        # float(Fraction) rounds to nearest; mul and add are two kernels, so nothing fuses them.
-        term = (
-            part.to(torch.float64).mul_(float(coefficient))
-            if part.dtype != torch.float64
-            else (part * float(coefficient))
-        )
-        total = term if total is None else total.add_(term)
-    if total is None:
-        raise RecipeError("weighted sum of nothing")
-    return total
 
 
 def _linear_015(

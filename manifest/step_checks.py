@@ -1,0 +1,132 @@
+"""What a step's types can't say: how many inputs, which of them is the base, how many weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from parentage.manifest.errors import RecipeError
+from parentage.manifest.merge_steps import (
+    ArceeFusion,
+    ModelStock,
+    MultiSlerp,
+    NearSwap,
+    NuSlerp,
+    Ram,
+    Sce,
+    Slerp,
+    TaskArithmetic,
+    TaskArithmeticParams,
+    TaskVectorOverride,
+    WeightedSum,
+)
+from parentage.manifest.steps import Cast, Copy, LayerSelect, LoraMerge, Rename, Scale, Step
+from parentage.manifest.wire import Ratio, ratio
+
+_INPUTS: Final = {
+    **dict.fromkeys((Slerp, LoraMerge, NearSwap, ArceeFusion), 2),
+    **dict.fromkeys((Copy, Rename, Cast, Scale), 1),
+}
+_BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
+
+
+def check_step(step: Step, where: str) -> None:
+    """Check one step by itself.
+
+    Raises:
+        RecipeError: saying what does not fit.
+    """
+    _count("inputs", len(step.inputs), _INPUTS.get(type(step), len(step.inputs)), where)
+    if isinstance(step, _BASED):
+        base = step.params.base
+        if base is not None and step.inputs.count(base) != 1:
+            raise RecipeError("base must be one of the inputs, once", where=where, found=base)
+        if base is not None and len(step.inputs) < 2:
+            raise RecipeError("nothing to merge into the base", where=where, found=base)
+    for kind, check in _CHECKS.items():
+        if isinstance(step, kind):
+            check(step, where)
+
+
+def _count(what: str, found: int, expected: int, where: str) -> None:
+    if found != expected:
+        raise RecipeError(
+            f"wrong number of {what}", where=where, expected=str(expected), found=str(found)
+        )
+
+
+def _check_weighted_sum(step: WeightedSum, where: str) -> None:
+    params = step.params
+    if params.base is None and params.scale != "1":
+        raise RecipeError("scale without a base", where=where, found=params.scale)
+    expected = len(step.inputs) - (params.base is not None)
+    for weights in (params.weights, *(override.weights for override in params.overrides)):
+        _count("weights", len(weights), expected, where)
+        if params.normalize and sum(map(ratio, weights)) == 0:
+            raise RecipeError(
+                "weights that sum to zero can't be normalised",
+                where=where,
+                found=str(list(weights)),
+            )
+
+
+def _check_task_arithmetic(step: TaskArithmetic, where: str) -> None:
+    params = step.params
+    expected = len(step.inputs) - 1
+    used = {"weights", "densities"}
+    used |= {"outliers": {"gammas"}, "della": {"epsilons"}}.get(params.sparsify, set())
+    places: tuple[TaskArithmeticParams | TaskVectorOverride, ...] = (params, *params.overrides)
+    for at in places:
+        for key in ("weights", "densities", "gammas", "epsilons"):
+            values: tuple[Ratio, ...] | None = getattr(at, key)
+            if values and key not in used:
+                raise RecipeError(f"{key} have no part in {params.sparsify}", where=where)
+            if values or (at is params and key in used and key != "densities"):
+                _count(key, len(values or ()), expected, where)
+        for text in at.densities or ():
+            if not 0 <= ratio(text) <= 1:
+                raise RecipeError("density is no share", where=where, expected="0 to 1", found=text)
+    if params.seed is not None and params.sparsify not in {"random", "della"}:
+        raise RecipeError(f"seed has no part in {params.sparsify}", where=where)
+
+
+def _check_sphere(step: NuSlerp | MultiSlerp, where: str) -> None:
+    expected = len(step.inputs) - (step.params.base is not None)
+    if isinstance(step, NuSlerp):
+        _count("inputs beside the base", expected, 2, where)
+    for weights in (step.params.weights, *(o.weights for o in step.params.overrides)):
+        _count("weights", len(weights), expected, where)
+
+
+def _check_model_stock(step: ModelStock, where: str) -> None:
+    if len(step.inputs) < 3:
+        raise RecipeError("model_stock needs a base and two others", where=where)
+
+
+def _check_ram(step: Ram, where: str) -> None:
+    if (step.params.r is None) != (step.params.alpha is None):
+        raise RecipeError("r and alpha come together", where=where)
+
+
+def _check_slices(step: LayerSelect, where: str) -> None:
+    read = [part.input for part in step.params.slices] + [rest.input for rest in step.params.rest]
+    for name in read:
+        if name not in step.inputs:
+            raise RecipeError("slice reads what is not an input", where=where, found=name)
+
+
+def _check_cast(step: Cast, where: str) -> None:
+    if step.arithmetic.store is None:
+        raise RecipeError("cast without a store dtype", where=where, expected="arithmetic.store")
+
+
+_CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
+    WeightedSum: _check_weighted_sum,
+    TaskArithmetic: _check_task_arithmetic,
+    NuSlerp: _check_sphere,
+    MultiSlerp: _check_sphere,
+    ModelStock: _check_model_stock,
+    Ram: _check_ram,
+    LayerSelect: _check_slices,
+    Cast: _check_cast,
+}

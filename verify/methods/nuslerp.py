@@ -1,0 +1,153 @@
+"""nuslerp/v1: spherical interpolation of two inputs, or of their task vectors.
+
+t = w_2 / (w_1 + w_2), 1/2 where the sum is below 1e-6.
+
+parentage-1   cos = <a,b> / (|a| |b|); where 1 - cos^2 <= 1e-16: 1 - t and t; else sin((1-t)θ) / sin θ and
+              sin(tθ) / sin θ. Whole tensors only: rows would need trigonometry that is alike everywhere.
+mk            every operation in `compute` (merge_methods/nuslerp.py): x / max(|x|, 1e-7), the sum of
+              products, acos, sines, (sin((1-t)θ) a + sin(tθ) b) / sin θ. Scalar: "cos", per tensor.
+              Rows are independent of threads and need no witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from parentage.manifest.errors import RecipeError
+from parentage.manifest.merge_steps import NuSlerp
+from parentage.manifest.wire import matches, ratio
+from parentage.verify.decimals import acos, sin
+from parentage.verify.methods.base import Scalars
+from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, lengths
+from parentage.verify.methods.merging import Span
+from parentage.verify.rounding import rounded
+from parentage.verify.sources import Source
+from parentage.verify.sums import RunningSum
+
+
+class NuSlerpMethod(Combination[NuSlerp]):
+    """A bound nuslerp/v1."""
+
+    profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
+    }
+
+    def __init__(self, step: NuSlerp, inputs: Mapping[str, Source]) -> None:
+        super().__init__(step, inputs)
+        self.by_rows = not step.params.flatten and not step.params.row_wise
+        if not step.params.flatten and self.deterministic:
+            raise RecipeError("parentage-1 has nuslerp of whole tensors only", where=self.where)
+
+    def t(self, name: str) -> Fraction:
+        """Return the exact t of a tensor."""
+        texts = next(
+            (o.weights for o in self.step.params.overrides if matches(name, o.tensors)),
+            self.step.params.weights,
+        )
+        first, second = map(ratio, texts)
+        total = first + second
+        return Fraction(1, 2) if abs(total) < Fraction(1, 10**6) else second / total
+
+    def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
+        """Return the two sines' ratios, or those of a straight line."""
+        t = decimal(self.t(name))
+        scale = lengths(gram)[0] * lengths(gram)[1]
+        cosine = max(min(gram[0][1] / scale, Decimal(1)), Decimal(-1)) if scale else Decimal(1)
+        if 1 - cosine * cosine <= Decimal("1e-16"):
+            return [1 - t, t]
+        theta = acos(cosine)
+        return [sin((1 - t) * theta) / sin(theta), sin(t * theta) / sin(theta)]
+
+    def facts(self, name: str, variant: str) -> Facts:
+        """Return coefficients, an engine's cosine, or (by columns) the whole merged tensor."""
+        if variant == "parentage-1":
+            return super().facts(name, variant)
+        if not self.step.params.flatten:
+            by_columns = self.step.params.row_wise
+            return Facts([], self._columns(name, variant) if by_columns else None)
+        return Facts([self._cosine(name, variant)])
+
+    def scalars(self, name: str, variant: str) -> Scalars:
+        """Return the cosine of whole tensors."""
+        if variant == "parentage-1" or not self.step.params.flatten:
+            return {}
+        return {"cos": self.found(name, variant).values[0]}
+
+    def _cosine(self, name: str, variant: str) -> float:
+        compute = self.compute(name)
+        squares = [RunningSum(), RunningSum()]
+        for _, parts in self.pieces(name, variant):
+            for total, vector in zip(squares, self.vectors(parts), strict=True):
+                total.add(vector.to(torch.float64).square())
+        norms = [max(rounded(total.total() ** 0.5, compute), 1e-7) for total in squares]
+        dot = RunningSum()
+        for _, parts in self.pieces(name, variant):
+            a, b = (v / n for v, n in zip(self.vectors(parts), norms, strict=True))
+            dot.add((a * b).to(torch.float64))
+        return rounded(min(max(dot.total(), -1.0), 1.0), compute)
+
+    def _columns(self, name: str, variant: str) -> Tensor:
+        elements, shape = self.specs[name].elements, self.specs[name].shape
+        whole = [
+            torch.cat(column)
+            for column in zip(*(p for _, p in self.pieces(name, variant)), strict=True)
+        ]
+        vectors = [v.reshape(shape).transpose(0, -1) for v in self.vectors(whole)]
+        mixed = self._mixed(vectors, _cosines(vectors), name, variant)
+        base, _ = self.split(whole)
+        out = mixed.transpose(0, -1).reshape(elements)
+        return out if base is None else base + out
+
+    def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
+        """Interpolate as mergekit does."""
+        if self.step.params.row_wise and not self.step.params.flatten:
+            whole = self.found(span.name, variant).whole
+            if whole is not None:
+                return whole[span.start : span.stop].to(parts[0].device)
+        vectors = self.vectors(parts)
+        if self.step.params.flatten:
+            cosine = torch.tensor([scalars["cos"]], dtype=vectors[0].dtype)
+        else:
+            vectors = [vector.reshape(-1, span.columns) for vector in vectors]
+            cosine = _cosines(vectors)
+        mixed = self._mixed(vectors, cosine, span.name, variant).reshape(-1)
+        base, _ = self.split(parts)
+        return mixed if base is None else base + mixed
+
+    def _mixed(self, vectors: Sequence[Tensor], cosine: Tensor, name: str, variant: str) -> Tensor:
+        t, (a, b) = self._mk_t(name), vectors
+        cosine = cosine.to(a.device)
+        if variant == "mk-0.1.4":
+            theta = torch.acos(cosine)
+            sine = torch.sin(theta)
+            straight = sine.abs() < 1e-8
+        else:
+            straight = (1 - cosine.square()) <= 1e-8**2
+            theta = torch.acos(torch.where(straight, 0, cosine))
+            sine = torch.sin(theta)
+        mixed = (torch.sin((1 - t) * theta) * a + torch.sin(t * theta) * b) / sine
+        return torch.where(straight, (1 - t) * a + t * b, mixed)
+
+    def _mk_t(self, name: str) -> float:
+        texts = next(
+            (o.weights for o in self.step.params.overrides if matches(name, o.tensors)),
+            self.step.params.weights,
+        )
+        weights = [float(ratio(text)) for text in texts]
+        return 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
+
+
+def _cosines(vectors: Sequence[Tensor]) -> Tensor:
+    units = [v / torch.norm(v, dim=-1, keepdim=True).clamp(min=1e-7) for v in vectors]
+    return torch.sum(units[0] * units[1], dim=-1, keepdim=True).clamp(-1, 1)
+
+
+def nuslerp(step: NuSlerp, inputs: Mapping[str, Source]) -> NuSlerpMethod:
+    """Bind nuslerp/v1."""
+    return NuSlerpMethod(step, inputs)

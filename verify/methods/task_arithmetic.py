@@ -1,0 +1,258 @@
+"""task_arithmetic/v1: sparse task vectors merged into a base (TIES, DARE, breadcrumbs, DELLA).
+
+d_i = x_i - b; a mask keeps some elements of d_i (see masks.py); with `rescale` the rest grow to the former
+L1 norm; v_i = w_i d_i. With `elect`, an element counts only where its sign is that of Σ v_i (0 counts
+as +), and the divisor is the sum of the w_i that count (1 if that is 0); without, all count (1 if
+|Σ w| < 1e-8). y = b + scale * Σ v_i [/ divisor if `normalize`].
+
+parentage-1   every operation in float64, inputs in order, one rounding at the end; L1 norms by tree sums.
+mk            every operation in `compute`, Σ in fp32 and rounded (merge_methods/
+              generalized_task_arithmetic.py, sparsify.py). Scalars: "scale.i", the quotient of L1 norms.
+              "/sort" lets torch's unstable sort choose among equal magnitudes, as mergekit does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+import torch
+from torch import Tensor
+
+from parentage.manifest.merge_steps import TaskArithmetic
+from parentage.manifest.wire import Ratio, matches, ratio
+from parentage.verify.methods.base import Choice, Scalars
+from parentage.verify.methods.choosing import decide
+from parentage.verify.methods.masks import Masks, mask_source
+from parentage.verify.methods.merging import Merging, Span
+from parentage.verify.rounding import DTYPES, rounded
+from parentage.verify.sources import Scratch, Source
+from parentage.verify.sums import RunningSum
+
+_SMALL = 1e-7
+
+
+class Facts(msgspec.Struct):
+    """Masks of a tensor, one for each task vector, and what rescaling multiplies them by."""
+
+    masks: Masks
+    scales: list[float]
+
+
+class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
+    """A bound task_arithmetic/v1."""
+
+    profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
+    }
+
+    def __init__(self, step: TaskArithmetic, inputs: Mapping[str, Source]) -> None:
+        super().__init__(step, inputs)
+        self.base_at = step.inputs.index(step.params.base)
+        self.by_rows = step.params.sparsify == "della"
+        self.by_rank = step.params.sparsify in {"magnitude", "outliers"}
+        if self.by_rank and not self.deterministic:
+            self.variants = tuple(f"{name}/sort" for name in self.variants)
+        self.unseeded = step.params.seed is None and step.params.sparsify in {"random", "della"}
+        if self.unseeded:
+            self.deterministic = False
+        self._masks = mask_source(self)
+
+    def values(self, name: str, key: str, default: Ratio = "1") -> list[Ratio]:
+        """Return a parameter of a tensor, one for each task vector."""
+        params = self.step.params
+        for override in params.overrides:
+            found: tuple[Ratio, ...] | None = getattr(override, key)
+            if found is not None and matches(name, override.tensors):
+                return list(found)
+        own: tuple[Ratio, ...] = getattr(params, key)
+        return list(own) or [default] * len(params.weights)
+
+    def scale(self, name: str) -> float:
+        """Return mergekit's `lambda` for a tensor."""
+        for override in self.step.params.overrides:
+            if override.scale is not None and matches(name, override.tensors):
+                return float(ratio(override.scale))
+        return float(ratio(self.step.params.scale))
+
+    def vectors(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Return the task vectors."""
+        base = parts[self.base_at]
+        return [part - base for i, part in enumerate(parts) if i != self.base_at]
+
+    def facts(self, name: str, variant: str) -> Facts:
+        """Find the masks, and the L1 norms with and without them."""
+        masks = self._masks.find(name, variant)
+        if self.unseeded:
+            return Facts(masks, self._expected(name))
+        if not self.step.params.rescale:
+            return Facts(masks, [1.0] * len(self.step.params.weights))
+        before = [RunningSum() for _ in self.step.params.weights]
+        after = [RunningSum() for _ in self.step.params.weights]
+        for span, parts in self.pieces(name, variant):
+            for i, vector in enumerate(self.vectors(parts)):
+                size = vector.abs().to(torch.float64)
+                before[i].add(size)
+                after[i].add(size * masks.mask(i, span, vector))
+        exact = variant == "parentage-1"
+        dtype = "F64" if exact else self._work(name)
+        scales = [
+            _quotient(b.total(), a.total(), dtype) for b, a in zip(before, after, strict=True)
+        ]
+        densities = [float(ratio(text)) for text in self.values(name, "densities")]
+        return Facts(masks, [1.0 if d >= 1 else s for s, d in zip(scales, densities, strict=True)])
+
+    def _expected(self, name: str) -> list[float]:
+        """Return the quotients that masks of unknown bits lead one to expect."""
+        densities = [float(ratio(text)) for text in self.values(name, "densities")]
+        if not self.step.params.rescale:
+            return [1.0] * len(densities)
+        return [rounded(1 / d, self._work(name)) if 0 < d < 1 else 1.0 for d in densities]
+
+    def _work(self, name: str) -> str:
+        """Return the dtype of masks and norms: fp16 has no random numbers on CPU."""
+        compute = self.compute(name)
+        drawn = self.step.params.sparsify in {"random", "della"}
+        return "F32" if compute == "F16" and drawn else compute
+
+    def scalars(self, name: str, variant: str) -> Scalars:
+        """Return the quotients of L1 norms."""
+        if not self.step.params.rescale or variant == "parentage-1":
+            return {}
+        return {f"scale.{i}": s for i, s in enumerate(self.found(name, variant).scales)}
+
+    def scalar_dtype(self, name: str) -> str:
+        """Return the dtype that quotients are held in."""
+        return self._work(name)
+
+    def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
+        """Mask, weigh, elect and add."""
+        facts = self.found(span.name, variant)
+        vectors = self.vectors(parts)
+        masks = [facts.masks.mask(i, span, vector) for i, vector in enumerate(vectors)]
+        if variant == "parentage-1":
+            return self._exact(span.name, parts[self.base_at], vectors, masks, facts.scales)
+        scales = [scalars.get(f"scale.{i}", 1.0) for i in range(len(vectors))]
+        return self.mixed(span.name, parts[self.base_at], vectors, masks, scales)
+
+    def mixed(
+        self,
+        name: str,
+        base: Tensor,
+        vectors: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        scales: Sequence[float],
+    ) -> Tensor:
+        """Merge under an `mk` engine, given masks of 0 and 1."""
+        sparse = torch.stack(
+            [self._sparse(name, *each) for each in zip(vectors, masks, scales, strict=True)]
+        )
+        weights = torch.tensor(
+            [float(ratio(text)) for text in self.values(name, "weights")],
+            dtype=sparse.dtype,
+            device=sparse.device,
+        ).reshape(-1, *([1] * (sparse.dim() - 1)))
+        sparse.mul_(weights)
+        if self.step.params.elect:
+            positive = sparse.sum(dim=0) >= 0
+            sign = torch.where(positive, 1.0, -1.0).to(sparse.dtype)
+            agrees = sparse.sign() == sign
+            total = (sparse * agrees).sum(dim=0)
+            divisor = (weights * agrees).sum(dim=0)
+            divisor[divisor == 0] = 1
+        else:
+            total, divisor = sparse.sum(dim=0), weights.sum(dim=0)
+            divisor[divisor.abs() < 1e-8] = 1
+        if self.step.params.normalize:
+            total /= divisor
+        scale = self.scale(name)
+        if scale != 1:
+            total *= scale
+        return base + total
+
+    def _sparse(self, name: str, vector: Tensor, mask: Tensor, scale: float) -> Tensor:
+        work = DTYPES[self._work(name)]
+        kept = vector.to(work) * mask.to(work)
+        if scale != 1.0:
+            kept = kept * torch.tensor(scale, dtype=work)
+        return kept.to(vector.dtype)
+
+    def _exact(
+        self,
+        name: str,
+        base: Tensor,
+        vectors: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        scales: Sequence[float],
+    ) -> Tensor:
+        weights = [float(ratio(text)) for text in self.values(name, "weights")]
+        terms = [
+            (vector * mask.to(vector.dtype)).mul_(scale).mul_(weight)
+            for vector, mask, scale, weight in zip(vectors, masks, scales, weights, strict=True)
+        ]
+        if self.step.params.elect:
+            positive = _added(terms) >= 0
+            agrees = [(term > 0) & positive | (term < 0) & ~positive for term in terms]
+            terms = [term * agree for term, agree in zip(terms, agrees, strict=True)]
+            divisor = _added([a * w for a, w in zip(agrees, weights, strict=True)]).to(base.dtype)
+            divisor = torch.where(divisor == 0, 1.0, divisor)
+        else:
+            total = float(sum(ratio(text) for text in self.values(name, "weights")))
+            divisor = torch.full((1,), total if abs(total) >= 1e-8 else 1.0, dtype=base.dtype)
+        mixed = _added(terms)
+        if self.step.params.normalize:
+            mixed = mixed / divisor.to(mixed.device)
+        return base + mixed * self.scale(name)
+
+    @property
+    def exact_is_costly(self) -> bool:
+        """Say whether rung A needs a sort of whole tensors, and rung C does not."""
+        return self.by_rank and not self.deterministic
+
+    def choices(
+        self, name: str, start: int, stop: int, found: Tensor, scratch: Scratch, scalars: Scalars
+    ) -> Choice | None:
+        """Try every way to decide the elements that the masks leave open."""
+        engine = self.bare(self.variants[0])
+        masks = self.found(name, engine).masks
+        span = self.span(name, start, stop)
+        parts = self.parts(span, engine, scratch)
+        base, vectors = parts[self.base_at], self.vectors(parts)
+        states = [masks.sure_and_tied(i, span, vector) for i, vector in enumerate(vectors)]
+        scales = [scalars.get(f"scale.{i}", 1.0) for i in range(len(vectors))]
+        store = DTYPES[self.specs[name].dtype]
+        at = slice(start - span.start, stop - span.start)
+        states = [(sure[at], tied[at]) for sure, tied in states]
+        base, vectors = base[at], [vector[at] for vector in vectors]
+
+        def value(index: Tensor, kept: Sequence[Tensor]) -> Tensor:
+            picked = [vector[index] for vector in vectors]
+            return self.mixed(name, base[index], picked, kept, scales).to(store)
+
+        return decide(states, found, value)
+
+    def allowed(self, name: str, index: int) -> tuple[float, float]:
+        """Return how many elements of a mask stay: exactly so many, or within five deviations."""
+        masks = self.found(name, self.bare(self.variants[0])).masks
+        return masks.allowed(index)
+
+
+def _added(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _quotient(before: float, after: float, dtype: str) -> float:
+    if dtype != "F64":
+        before, after = rounded(before, dtype), rounded(after, dtype)
+    if before < _SMALL or after < _SMALL:
+        return 1.0
+    return rounded(before / after, dtype) if dtype != "F64" else before / after
+
+
+def task_arithmetic(step: TaskArithmetic, inputs: Mapping[str, Source]) -> TaskArithmeticMethod:
+    """Bind task_arithmetic/v1."""
+    return TaskArithmeticMethod(step, inputs)

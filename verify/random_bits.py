@@ -1,0 +1,116 @@
+"""Random masks that can be computed again: Philox by position, and torch's serial stream replayed.
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives the bits of
+any element without those before it, so masks do not depend on order, shards or devices. mergekit draws
+from torch's one CPU generator (mt19937): an element's bit depends on every tensor drawn before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_LOW: Final = (1 << 32) - 1
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_DOMAIN: Final = b"parentage-1 mask\0"
+
+
+def mask_key(seed: int, name: str, index: int) -> tuple[int, int]:
+    """Return the Philox key of one input's mask of one tensor.
+
+    The first eight bytes of SHA-256("parentage-1 mask" 0x00 || u64le seed || u32le index || UTF-8 name),
+    as two little-endian words; `index` counts the inputs that are not the base.
+    """
+    text = _DOMAIN + seed.to_bytes(8, "little") + index.to_bytes(4, "little") + name.encode()
+    found = hashlib.sha256(text).digest()
+    return int.from_bytes(found[:4], "little"), int.from_bytes(found[4:8], "little")
+
+
+def words(key: tuple[int, int], start: int, stop: int, device: torch.device) -> Tensor:
+    """Return the 32-bit words of elements [start, stop) as int64.
+
+    Element e is word e mod 4 of the block whose counter is (e div 4 low, e div 4 high, 0, 0).
+    """
+    first, last = start // 4, -(-stop // 4)
+    counter = torch.arange(first, last, dtype=torch.int64, device=device)
+    c0, c1 = counter & _LOW, counter >> 32
+    c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
+    k0, k1 = key
+    for _ in range(10):
+        # A product of two 32-bit words fills 64 bits: int64 wraps, and shifts and masks still see it.
+        p0, p1 = c0 * _M0, c2 * _M1
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _LOW) ^ c1 ^ k0,
+            p1 & _LOW,
+            ((p0 >> 32) & _LOW) ^ c3 ^ k1,
+            p0 & _LOW,
+        )
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return torch.stack((c0, c1, c2, c3), dim=1).reshape(-1)[start - 4 * first : stop - 4 * first]
+
+
+class SerialDraws:
+    """torch's CPU generator from a seed, and its state before each tensor that was drawn for."""
+
+    def __init__(self, seed: int, counts: Mapping[str, int]) -> None:
+        """Begin a stream.
+
+        Args:
+            seed: given to `torch.manual_seed` before the merge began.
+            counts: numbers drawn for each tensor, in the order in which it was merged.
+        """
+        self._counts = dict(counts)
+        self._order = list(counts)
+        self._place = {name: index for index, name in enumerate(self._order)}
+        generator = torch.Generator().manual_seed(seed)
+        self._states = [generator.get_state()]
+        self._lock = threading.Lock()
+
+    def draw(self, name: str, draw: Callable[[torch.Generator], Iterator[Tensor]]) -> list[Tensor]:
+        """Draw a tensor's masks with the generator in the state that it had.
+
+        Args:
+            name: tensor.
+            draw: draws exactly the declared count.
+        """
+        place = self._place[name]
+        with self._lock:
+            generator = torch.Generator()
+            while len(self._states) <= place:
+                generator.set_state(self._states[-1])
+                _skip(generator, self._counts[self._order[len(self._states) - 1]])
+                self._states.append(generator.get_state())
+            generator.set_state(self._states[place])
+            masks = list(draw(generator))
+            if len(self._states) == place + 1:
+                self._states.append(generator.get_state())
+            return masks
+
+
+def _skip(generator: torch.Generator, count: int) -> None:
+    piece = 1 << 20
+    for start in range(0, count, piece):
+        torch.empty(min(piece, count - start)).uniform_(generator=generator)
+
+
+def packed(mask: Tensor) -> Tensor:
+    """Return a mask of 0 and 1 as bits, eight a byte, the first element lowest."""
+    flat = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.numel() % 8)).reshape(-1, 8)
+    out = flat[:, 0].clone()
+    for place in range(1, 8):
+        out |= flat[:, place] << place
+    return out
+
+
+def unpacked(bits: Tensor, start: int, stop: int) -> Tensor:
+    """Return elements [start, stop) of a packed mask as booleans."""
+    part = bits[start // 8 : -(-stop // 8)]
+    wide = (part.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    at = start - start // 8 * 8
+    return wide.reshape(-1)[at : at + stop - start].to(torch.bool)

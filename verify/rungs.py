@@ -1,0 +1,241 @@
+"""What holds for a tensor that no engine gives exactly: rungs B, C and D, or a refutation.
+
+B   the scalars that the engine computed once for the whole tensor are found by search, each within its
+    bound of float64, and every element then has its bits (witness.py).
+C   every element is one of those that equal magnitudes at a threshold leave open, in the right number
+    (choosing.py); or lies in the interval that any engine within a proven error bound can reach.
+D   every element is one of those that an unknown random mask leaves open; never proof of the mask.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+
+from parentage.verify import witness
+from parentage.verify.differences import Difference, differences
+from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
+from parentage.verify.methods.base import Choice, Chooser, Scalared, Scalars
+from parentage.verify.methods.merging import WITNESS
+from parentage.verify.rounding import bits
+from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.verdict import Rung, TensorResult
+
+_ROUNDS = 12
+
+
+def below_exact(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> TensorResult:
+    """Return the best rung below A that a tensor reaches."""
+    method = step.method
+    if isinstance(method, Chooser) and (method.unseeded or not result.differing):
+        return _chosen(engine, release, step, result)
+    if isinstance(method, Scalared) and method.scalars(result.name, result.engine):
+        found = _witnessed(engine, release, step, result)
+        if found.rung == Rung.WITNESSED:
+            return found
+    if isinstance(method, Chooser) and method.exact_is_costly:
+        return _chosen(engine, release, step, result)
+    bounded = _in_cell(engine, release, step, result)
+    if not bounded and isinstance(method, Scalared):
+        # No search is complete: what it finds no scalars for is undecided, not disproved.
+        result.rung = Rung.UNPROVEN
+    return result
+
+
+def _witnessed(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> TensorResult:
+    """Rung B: the published scalars if they fit, else those that a search finds."""
+    method, name, variant = step.method, result.name, result.engine
+    if not isinstance(method, Scalared):
+        return result
+    exact, dtype = method.scalars(name, variant), method.scalar_dtype(name)
+    published = method.witness.get(name)
+    if (
+        published is not None
+        and witness.within(published, exact, dtype)
+        and not _missed(engine, release, step, name, variant).differing
+    ):
+        return _on_rung_b(result, exact | published, exact)
+    sample = witness.Sample(step.specs[name].elements)
+    scratch = Scratch(engine.device)
+
+    def loss(scalars: Scalars) -> float:
+        method.witness[name] = scalars
+        total = 0.0
+        for start, stop in sample.ranges:
+            scratch.reset()
+            got = step.method.chunk(name, start, stop, variant + WITNESS, scratch)
+            total += witness.distance(got, release.read(name, start, stop, scratch))
+        return total
+
+    best = dict(exact)
+    if result.first is not None:
+        sample.add([result.first.index])
+    asked = witness.Budget(loss)
+    for _ in range(_ROUNDS):
+        with torch.inference_mode():
+            best = witness.descend(best, exact, dtype, asked)
+        method.witness[name] = best
+        left = _missed(engine, release, step, name, variant)
+        if not left.differing:
+            return _on_rung_b(result, best, exact)
+        if sample.covers(left.places) or asked.left <= 0:
+            break
+        sample.add(left.places)
+    result.differing = min(result.differing, left.differing)
+    return result
+
+
+def _missed(
+    engine: Engine, release: FileSource, step: StepSource, name: str, variant: str
+) -> Difference:
+    return differences(engine, release, step, variant + WITNESS, [name])[name]
+
+
+def _on_rung_b(result: TensorResult, scalars: Scalars, exact: Scalars) -> TensorResult:
+    return TensorResult(
+        name=result.name,
+        rung=Rung.WITNESSED,
+        elements=result.elements,
+        engine=result.engine,
+        witness=witness.deviations(scalars, exact),
+    )
+
+
+class _Totals(msgspec.Struct):
+    outside: int = 0
+    open: int = 0
+    least: list[int] = msgspec.field(default_factory=list)
+    most: list[int] = msgspec.field(default_factory=list)
+
+
+def _chosen(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> TensorResult:
+    """Rungs C and D: every element is one of its choices, and the choices add up."""
+    method, name = step.method, result.name
+    if not isinstance(method, Chooser):
+        return result
+    scalars = _scalars_of_choices(engine, release, step, result)
+
+    def task(chunk: Chunk, scratch: Scratch) -> Choice | None:
+        found = release.read(name, chunk.start, chunk.stop, scratch)
+        engine.report(found.numel() * found.element_size())
+        return method.choices(name, chunk.start, chunk.stop, found, scratch, scalars)
+
+    totals = _Totals()
+    for part in engine.map(task, list(chunks_of(step.specs[name]))):
+        if part is None:
+            result.rung = Rung.UNPROVEN
+            return result
+        totals.outside += int((~part.inside).sum())
+        totals.open += int(part.open.sum())
+        totals.least = _plus(totals.least, part.least)
+        totals.most = _plus(totals.most, part.most)
+    result.ambiguous, result.unexplained = totals.open, totals.outside
+    result.outside = totals.outside
+    if totals.outside:
+        result.differing = totals.outside
+        result.rung = Rung.UNPROVEN if scalars else Rung.REFUTED
+        return result
+    for index, (least, most) in enumerate(zip(totals.least, totals.most, strict=True)):
+        low, high = method.allowed(name, index)
+        if most < low or least > high:
+            result.rung = Rung.REFUTED
+            result.differing = result.unexplained = totals.open
+            return result
+    result.differing = 0
+    result.rung = Rung.CONSISTENT if method.unseeded else Rung.IN_CELL
+    if scalars and isinstance(method, Scalared):
+        exact = method.scalars(name, result.engine.partition("/")[0])
+        result.witness = witness.deviations(scalars, exact)
+    return result
+
+
+def _plus(left: list[int], right: list[int]) -> list[int]:
+    return [a + b for a, b in zip(left or [0] * len(right), right, strict=True)]
+
+
+def _scalars_of_choices(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> Scalars:
+    """Return scalars under which a sample of elements are among their choices."""
+    method, name = step.method, result.name
+    if not isinstance(method, Scalared) or not isinstance(method, Chooser):
+        return {}
+    exact = method.scalars(name, result.engine.partition("/")[0])
+    if not exact:
+        return {}
+    dtype, scratch = method.scalar_dtype(name), Scratch(engine.device)
+    sample = witness.Sample(step.specs[name].elements, length=1024)
+
+    def loss(scalars: Scalars) -> float:
+        total = 0.0
+        for start, stop in sample.ranges:
+            scratch.reset()
+            found = release.read(name, start, stop, scratch)
+            part = method.choices(name, start, stop, found, scratch, scalars)
+            total += part.distance if part else 0.0
+        return total
+
+    with torch.inference_mode():
+        # The mean of a random sample is as far from its expectation as the sample is small.
+        box = max(witness.BOX, 8 / max(step.specs[name].elements, 1) ** 0.5)
+        return witness.descend(exact, exact, dtype, loss, box if method.unseeded else witness.BOX)
+
+
+def _in_cell(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> bool:
+    """Try intervals: the cells of one engine, for all of a tensor; say whether there are any."""
+    counts = {v: _outside(engine, release, step, result.name, v) for v in step.method.variants}
+    bounded = {variant: count for variant, count in counts.items() if count is not None}
+    if not bounded:
+        return False
+    best = min(bounded, key=lambda variant: (bounded[variant].outside, bounded[variant].ambiguous))
+    found = bounded[best]
+    result.ambiguous, result.unexplained = found.ambiguous, found.unexplained
+    result.outside = found.outside
+    if found.outside:
+        result.rung = Rung.REFUTED
+    elif not step.method.proven_bound:
+        result.rung = Rung.UNPROVEN
+    else:
+        result.rung = Rung.IN_CELL
+    return True
+
+
+class _Cells(msgspec.Struct):
+    outside: int
+    ambiguous: int
+    unexplained: int
+
+
+def _outside(
+    engine: Engine, release: FileSource, step: StepSource, name: str, variant: str
+) -> _Cells | None:
+    """Count a tensor's elements against the interval of one engine; None where it has no bound."""
+
+    def task(chunk: Chunk, scratch: Scratch) -> tuple[int, int, int] | None:
+        allowed = step.method.interval(chunk.name, chunk.start, chunk.stop, variant, scratch)
+        if allowed is None:
+            return None
+        low, high = allowed
+        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
+        inside = (found >= low) & (found <= high)
+        known = torch.zeros_like(inside)
+        for engine_name in step.method.variants:
+            value = step.method.chunk(chunk.name, chunk.start, chunk.stop, engine_name, scratch)
+            same = bits(value) == bits(found)
+            known |= same
+            if engine_name == variant:
+                inside |= same
+        return int((~inside).sum()), int((low != high).sum()), int((~known).sum())
+
+    parts = engine.map(task, list(chunks_of(step.specs[name])))
+    counted = [part for part in parts if part is not None]
+    if len(counted) != len(parts):
+        return None
+    outside, ambiguous, unexplained = (sum(column) for column in zip(*counted, strict=True))
+    return _Cells(outside, ambiguous, unexplained)

@@ -1,0 +1,123 @@
+"""Which elements are among the largest, without sorting: thresholds by counting digits.
+
+A sort of every tensor is two thirds of mergekit's time for TIES. The key of an element is the bit
+pattern of its magnitude, which orders as the magnitude does; the r-th largest key is found 16 bits at
+a time, one pass over the tensor for each (one pass for bf16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+import torch
+from torch import Tensor
+
+from parentage.verify.rounding import bits
+
+_DIGIT: Final = 16
+
+Keys = Callable[[], Iterator[Sequence[Tensor]]]
+
+
+def keys_of(values: Tensor) -> Tensor:
+    """Return the magnitudes of floats as integers that order alike; NaN is the largest."""
+    pattern = bits(values)
+    return pattern & ((1 << (8 * pattern.element_size() - 1)) - 1)
+
+
+def ordered(values: Tensor) -> Tensor:
+    """Return bf16, fp16 or fp32 values as whole numbers >= 0 that order as they do, sign included."""
+    pattern = bits(values).to(torch.int64)
+    top = 1 << (8 * values.element_size() - 1)
+    return torch.where(pattern < 0, -1 - pattern, pattern + top)
+
+
+def from_ordered(key: int, dtype: torch.dtype) -> Tensor:
+    """Return the value that `ordered` gave a key for."""
+    top = 1 << (8 * dtype.itemsize - 1)
+    pattern = key - top if key >= top else -1 - key
+    return bits(torch.zeros(1, dtype=dtype)).fill_(pattern).view(dtype)[0]
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Where the `rank` largest keys end.
+
+    Attributes:
+        rank: how many are wanted.
+        key: the smallest of them; none is larger than -1 where none is wanted.
+        above: keys that are larger.
+        ties: keys that equal it.
+    """
+
+    rank: int
+    key: int
+    above: int
+    ties: int
+
+    @property
+    def quota(self) -> int:
+        """Return how many of the ties are among the wanted."""
+        return self.rank - self.above
+
+
+def cuts(keys: Keys, width: int, ranks: Sequence[Sequence[int]]) -> list[list[Cut]]:
+    """Find cuts, for each of several streams of keys read side by side.
+
+    Args:
+        keys: starts the streams anew; yields one tensor of keys for each stream.
+        width: significant bits of a key.
+        ranks: for each stream, how many of the largest are wanted, once or more often.
+    """
+    found = [[_Search(rank) for rank in wanted] for wanted in ranks]
+    for shift in range((width - 1) // _DIGIT * _DIGIT, -1, -_DIGIT):
+        for row in found:
+            for search in row:
+                search.counts.zero_()
+        for streams in keys():
+            for stream, row in zip(streams, found, strict=True):
+                _count(stream, row, shift)
+        for row in found:
+            for search in row:
+                search.descend()
+    return [[search.cut() for search in row] for row in found]
+
+
+class _Search:
+    """One rank on its way down the digits."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.above, self.ties = rank, 0, 0
+        self.prefix = 0
+        self.counts = torch.zeros(1 << _DIGIT, dtype=torch.int64)
+
+    def descend(self) -> None:
+        """Choose the digit that holds the rank."""
+        from_top = self.counts.flip(0).cumsum(0)
+        wanted = self.rank - self.above
+        at = int(torch.searchsorted(from_top, max(wanted, 1)))
+        at = min(at, (1 << _DIGIT) - 1)
+        digit = (1 << _DIGIT) - 1 - at
+        self.ties = int(self.counts[digit])
+        self.above += int(from_top[at]) - self.ties
+        self.prefix = (self.prefix << _DIGIT) | digit
+
+    def cut(self) -> Cut:
+        """Return what was found."""
+        if self.rank == 0:
+            return Cut(0, -1, 0, 0)
+        return Cut(self.rank, self.prefix, self.above, self.ties)
+
+
+def _count(stream: Tensor, row: Sequence[_Search], shift: int) -> None:
+    top: Tensor | None = None
+    for search in row:
+        if search.prefix == 0 and search.above == 0 and search.ties == 0:
+            if top is None:
+                top = torch.bincount((stream >> shift).reshape(-1), minlength=1 << _DIGIT)
+            search.counts += top
+        else:
+            inside = stream[(stream >> (shift + _DIGIT)) == search.prefix]
+            digit = (inside >> shift) & ((1 << _DIGIT) - 1)
+            search.counts += torch.bincount(digit, minlength=1 << _DIGIT)
