@@ -38,17 +38,13 @@ _EPSILON: Final = 1e-8
 SCALAR_BOX: Final = 1e-2
 
 
-class SlerpMethod(Merging[Slerp, tuple[float, float, float]]):
-    """A bound slerp/v1; the facts of a tensor are <a,a>, <b,b>, <a,b>."""
+class SlerpMethod(Merging[Slerp, Scalars]):
+    """A bound slerp/v1."""
 
     profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
         name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
     }
     noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5}
-
-    def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
-        super().__init__(step, inputs)
-        self._replayed: dict[tuple[str, str], Scalars] = {}
 
     def t(self, name: str) -> Fraction:
         """Return the exact t of a tensor."""
@@ -57,19 +53,19 @@ class SlerpMethod(Merging[Slerp, tuple[float, float, float]]):
                 return ratio(override.t)
         return ratio(self.step.params.t)
 
-    def facts(self, name: str, variant: str) -> tuple[float, float, float]:
-        """Return the scalar products."""
+    def facts(self, name: str, variant: str) -> Scalars:
+        """Return the scalar products in float64, or mergekit's own reading on this thread."""
+        if variant != "parentage-1":
+            return self.replay(name, variant)
         sums = [RunningSum(), RunningSum(), RunningSum()]
         for _, (a, b) in self.pieces(name, "parentage-1"):
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
                 found.add(left * right)
-        aa, bb, ab = (found.total() for found in sums)
-        return aa, bb, ab
+        return {key: found.total() for key, found in zip(("aa", "bb", "ab"), sums, strict=True)}
 
     def coefficients(self, name: str) -> tuple[float, float]:
         """Return (c_a, c_b) of a tensor under `parentage-1`."""
-        aa, bb, ab = self.found(name, "parentage-1")
-        return coefficients(aa, bb, ab, self.t(name))
+        return coefficients(**self.found(name, "parentage-1"), t=self.t(name))
 
     def scalar_dtype(self, name: str) -> str:
         """Return the dtype of mergekit's reductions."""
@@ -83,25 +79,19 @@ class SlerpMethod(Merging[Slerp, tuple[float, float, float]]):
         """Return the cosine, or the coefficients, from float64."""
         if variant == "parentage-1":
             return {}
-        aa, bb, ab = self.found(name, "parentage-1")
         dtype = self.scalar_dtype(name)
         if variant == "mk-0.1.4":
-            c_a, c_b = coefficients(aa, bb, ab, self.t(name))
+            c_a, c_b = self.coefficients(name)
             return {"a": rounded(c_a, dtype), "b": rounded(c_b, dtype)}
-        lengths = _length(aa) * _length(bb)
-        return {"dot": rounded(min(max(ab / lengths, -1.0), 1.0), dtype)}
+        known = self.found(name, "parentage-1")
+        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
+        return {"dot": rounded(min(max(cosine, -1.0), 1.0), dtype)}
 
     def scalars_of(self, name: str, variant: str) -> Scalars:
         """Return torch's own reading on one thread, or a witness."""
         if variant == "parentage-1" or variant.endswith(WITNESS):
             return super().scalars_of(name, variant)
-        with self._lock:
-            found = self._replayed.get((name, variant))
-        if found is None:
-            found = self.replay(name, variant)
-            with self._lock:
-                self._replayed[name, variant] = found
-        return found
+        return self.found(name, variant)
 
     def replay(self, name: str, variant: str) -> Scalars:
         """Reduce as merge_methods/slerp.py does, with the threads that torch has now."""
