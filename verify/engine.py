@@ -73,7 +73,10 @@ class Engine(msgspec.Struct):
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(self.threads, thread_name_prefix="recompute") as pool:
+            # A thread takes over torch's number of threads when it first asks for it.
+            with ThreadPoolExecutor(
+                self.threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
+            ) as pool:
                 futures = [pool.submit(run, chunk) for chunk in chunks]
                 try:
                     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
