@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.layout_steps import Tie
+from parentage.manifest.layout_checks import LAYOUT_CHECKS
+from parentage.manifest.layout_steps import Layout, Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     ModelStock,
@@ -26,7 +27,7 @@ from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
     **dict.fromkeys((Slerp, LoraMerge, NearSwap, ArceeFusion), 2),
-    **dict.fromkeys((Copy, Rename, Tie, Cast, Scale), 1),
+    **dict.fromkeys((Copy, Rename, Tie, Layout, Cast, Scale), 1),
 }
 _BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
 
@@ -130,4 +131,5 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     Ram: _check_ram,
     LayerSelect: _check_slices,
     Cast: _check_cast,
+    **LAYOUT_CHECKS,
 }

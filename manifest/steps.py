@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from parentage.manifest.layout_steps import Tie
+from parentage.manifest.layout_steps import Assemble, Layout, Tie, VocabResize
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -212,6 +212,6 @@ Merge = (
     | ArceeFusion
     | Ram
 )
-Layout = Rename | Tie | LayerSelect
-Step = Copy | Layout | Cast | Scale | Merge | LoraMerge | Training | Opaque
+Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize
+Step = Moved | Cast | Scale | Merge | LoraMerge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

@@ -15,6 +15,7 @@ from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.karcher import karcher
+from parentage.verify.methods.layout import assemble, layout
 from parentage.verify.methods.lora import lora_merge
 from parentage.verify.methods.model_stock import model_stock
 from parentage.verify.methods.multislerp import multislerp
@@ -25,6 +26,7 @@ from parentage.verify.methods.scale import scale
 from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
+from parentage.verify.methods.vocab import vocab_resize
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -32,6 +34,9 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
     layout_steps.Tie: tie,
+    layout_steps.Assemble: assemble,
+    layout_steps.Layout: layout,
+    layout_steps.VocabResize: vocab_resize,
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
     steps.Scale: scale,
