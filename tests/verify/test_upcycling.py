@@ -225,4 +225,5 @@ def test_what_mergekit_moe_writes(made: World) -> None:
         swapped = json.loads(json.dumps(swapped).replace('"right"', '"left"'))
         swapped = json.loads(json.dumps(swapped).replace('"other"', '"right"'))
         made.declare(release.name, PARENTS, swapped)
-        assert made.verify(release.name, PARENTS).verdict == "refuted"
+        codes = {f.code for f in made.verify(release.name, PARENTS).findings if f.refutes}
+        assert codes == {"recipe-mismatch"}

@@ -1,7 +1,8 @@
 """running_mean/v1: checkpoints averaged one after another (SWA), or exponentially.
 
-parentage-1   the mean: y = RN_store(c_1 x_1 + c_2 x_2 + ...) as in weighted_sum/v1, c_i = 1 / n; with a decay d
-              c_1 = d^(n-1) and c_i = (1 - d) d^(n-i), exact before their one rounding to float64.
+parentage-1   the mean: y = RN_store((x_1 + x_2 + ...) / n), float64, in order. With a decay d: y = RN_store(c_1 x_1 +
+              c_2 x_2 + ...) as in weighted_sum/v1, c_1 = d^(n-1) and c_i = (1 - d) d^(n-i), exact before
+              their one rounding to float64.
 torch-swa     torch.optim.swa_utils.AveragedModel in the dtype that the average is kept in (`compute`):
               "/lerp" avg + w (x - avg), or x - (1 - w) (x - avg) where w >= 0.5, in fp32 and rounded;
               fused where the CPU has FMA ("/lerp-fma"); w = 1 / (n + 1) in fp32, or 1 - decay.
@@ -49,6 +50,9 @@ class RunningMeanMethod(Merging[RunningMean, None]):
 
     def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Average the parts in order."""
+        if variant == "parentage-1" and self.step.params.decay is None:
+            # One division keeps exact halves exact; a rounded 1 / n would break the tie either way.
+            return dot64(parts, [1.0] * len(parts)).div_(len(parts))
         if variant == "parentage-1":
             return dot64(parts, [float(c) for c in self.coefficients()])
         text = self.step.params.decay
