@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
 from math import prod
+from mmap import mmap
 from typing import Final, Protocol
 
 import msgspec
@@ -235,7 +236,8 @@ class Permuted:
         sizes = [min(self._count, self._sizes[axis] - first), *self._sizes[axis + 1 :]]
         strides = self._strides[axis:]
         order = sorted(range(len(sizes)), key=lambda at: -strides[at])
-        tile = torch.empty(prod(sizes), dtype=STORED[self.dtype], device=scratch.device)
+        dtype = STORED[self.dtype]
+        tile = _own_pages(prod(sizes), dtype, scratch.device)
         done = 0
         for begin, count, pitch, length in _runs(
             offset, [sizes[at] for at in order], [strides[at] for at in order]
@@ -244,7 +246,9 @@ class Permuted:
                 tile[done : done + piece.numel()] = piece.reshape(-1)
                 done += piece.numel()
         back = [order.index(at) for at in range(len(order))]
-        return tile.view([sizes[at] for at in order]).permute(back).reshape(-1)
+        block = _own_pages(prod(sizes), dtype, scratch.device)
+        block.view(sizes).copy_(tile.view([sizes[at] for at in order]).permute(back))
+        return block
 
     def _pieces(
         self, begin: int, count: int, pitch: int, length: int, scratch: Scratch
@@ -263,6 +267,14 @@ class Permuted:
             for low in range(start, start + length, _PIECE):
                 with scratch.borrowed():
                     yield self._origin.read(low, min(low + _PIECE, start + length), scratch)
+
+
+def _own_pages(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return memory that goes back when it is freed: in the heap it would pin what lies around it."""
+    if device.type != "cpu" or not count:
+        return torch.empty(count, dtype=dtype, device=device)
+    pages = mmap(-1, count * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype, count=count)
 
 
 def _coalesced(axes: list[tuple[int, int]]) -> tuple[list[int], list[int]]:

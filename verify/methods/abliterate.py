@@ -158,10 +158,13 @@ class AbliterateMethod:
             terms = w * r
             size = terms.abs().sum(dim=1, keepdim=True)
             return first * columns, w, tree_sum(terms)[:, None], scaled[None, :], size
+        # One row of products for each row of W only where the range lies in several matrices.
+        one = first // rows == (last - 1) // rows
         numbers = torch.arange(first, last, device=w.device)
-        matrix, row = numbers // rows, numbers % rows
+        matrix = numbers[:1] // rows if one else numbers // rows
         size = w if found.size is None else found.size.to(w.device)[matrix]
-        return first * columns, w, scaled[row][:, None], found.left.to(w.device)[matrix], size
+        across = found.left.to(w.device)[matrix]
+        return first * columns, w, scaled[numbers % rows][:, None], across, size
 
     def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
         """Return the elements under one engine."""
@@ -170,7 +173,8 @@ class AbliterateMethod:
         begin, w, down, across, _ = self._parts(name, start, stop, scratch)
         store = self.specs[name].dtype
         if variant == "parentage-1":
-            out = round_once((w - down * across).reshape(-1), store)
+            product = down * across
+            out = round_once(torch.sub(w, product, out=product).reshape(-1), store)
         else:
             product = down.to(torch.float32) * across.to(torch.float32)
             out = (w.to(torch.float32) - product).to(DTYPES[store]).reshape(-1)
