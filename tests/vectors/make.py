@@ -213,6 +213,121 @@ def another_signer(world: World) -> dict[str, Any]:
     return expect("refuted", ["signature"])
 
 
+CHAIN = [
+    {
+        "id": "fused",
+        "op": "layout/v1",
+        "inputs": ["a"],
+        "params": {
+            "rules": [
+                {"do": "stack", "from": "layers.{n}.w", "to": "layers.w"},
+            ]
+        },
+    },
+    {
+        "id": "turned",
+        "op": "layout/v1",
+        "inputs": ["fused"],
+        "params": {"rules": [{"do": "transpose", "tensors": ["layers.w"], "dims": [1, 2]}]},
+    },
+    {
+        "id": "abliterated",
+        "op": "abliterate/v1",
+        "inputs": ["turned", "directions"],
+        "params": {"rules": [{"tensors": ["layers.w"], "direction": "r", "side": "left"}]},
+        "arithmetic": {"profile": "parentage-1", "store": "BF16"},
+    },
+]
+
+
+def chain(world: World, parents: list[str], steps: list[Any]) -> None:
+    """Merge and sign a recipe of several steps as `release`."""
+    paths = {name: world.root / name for name in parents}
+    parentage.merge(world.recipe(parents, steps), world.root / "release", parents=paths)
+    world.sign("release")
+
+
+@case
+def honest_layout_and_abliteration(world: World) -> dict[str, Any]:
+    """Layers stacked and transposed, then a direction taken out."""
+    world.save("directions", {"r": torch.linspace(-1, 2, 8)})
+    chain(world, ["a", "directions"], CHAIN)
+    rungs = {"fused": "A", "turned": "A", "abliterated": "A"}
+    return expect("verified", parents=["a", "directions"], rungs=rungs)
+
+
+@case
+def another_direction(world: World) -> dict[str, Any]:
+    """A direction was taken out, and another one is declared."""
+    world.save("directions", {"r": torch.linspace(-1, 2, 8)})
+    chain(world, ["a", "directions"], CHAIN)
+    world.save("directions", {"r": torch.linspace(-1, 2.001, 8)})
+    world.declare("release", ["a", "directions"], CHAIN)
+    return expect("refuted", ["recipe-mismatch"], parents=["a", "directions"])
+
+
+@case
+def honest_dora(world: World) -> dict[str, Any]:
+    """An adapter with magnitudes folded in."""
+    generator = torch.Generator().manual_seed(5)
+    stem = "base_model.model.q"
+    world.save("model", {"q.weight": torch.randn(6, 8, generator=generator).bfloat16()})
+    world.save(
+        "adapter",
+        {
+            f"{stem}.lora_A.weight": torch.randn(2, 8, generator=generator),
+            f"{stem}.lora_B.weight": torch.randn(6, 2, generator=generator),
+            f"{stem}.lora_magnitude_vector": torch.rand(6, generator=generator) + 1,
+        },
+    )
+    step = {
+        "id": "folded",
+        "op": "dora_merge/v1",
+        "inputs": ["model", "adapter"],
+        "params": {"alpha": "4"},
+        "arithmetic": {"profile": "parentage-1"},
+    }
+    world.merge("release", step)
+    return expect("verified", parents=["model", "adapter"], rungs={"folded": "A"})
+
+
+@case
+def honest_running_mean(world: World) -> dict[str, Any]:
+    """The mean of three checkpoints."""
+    step = {
+        "id": "mean",
+        "op": "running_mean/v1",
+        "inputs": ["base", "a", "b"],
+        "arithmetic": {"profile": "parentage-1"},
+    }
+    world.merge("release", step)
+    return expect("verified", parents=["base", "a", "b"], rungs={"mean": "A"})
+
+
+@case
+def honest_vocabulary(world: World) -> dict[str, Any]:
+    """A head tied to the embeddings, rows cut, shipped, and filled with the mean."""
+    embed = torch.arange(24, dtype=torch.float32).reshape(6, 4) / 7
+    world.save("model", {"embed": embed})
+    world.save("rows", {"embed": -embed[:2], "head": -embed[2:4]})
+    rows = [
+        {"rows": "range", "input": "tied", "end": 5},
+        {"rows": "range", "input": "rows", "start": 1},
+        {"rows": "mean", "input": "tied", "count": 2},
+    ]
+    steps = [
+        {"id": "tied", "op": "tie/v1", "inputs": ["model"], "params": {"names": {"head": "embed"}}},
+        {
+            "id": "resized",
+            "op": "vocab_resize/v1",
+            "inputs": ["tied", "rows"],
+            "params": {"tensors": ["embed", "head"], "rows": rows},
+        },
+    ]
+    chain(world, ["model", "rows"], steps)
+    return expect("verified", parents=["model", "rows"], rungs={"tied": "A", "resized": "A"})
+
+
 def make(name: str) -> None:
     """Write one case."""
     target = HERE / name
