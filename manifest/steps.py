@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from parentage.manifest.assemble_steps import Assemble
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -23,14 +24,17 @@ from parentage.manifest.merge_steps import (
     TaskArithmetic,
     WeightedSum,
 )
-from parentage.manifest.wire import Arithmetic, Glob, Hex, Id, Ratio, StepBase, Wire
-
-
-class SelectParams(Wire, frozen=True, kw_only=True):
-    """Which tensors: `*` in a glob matches any run of characters."""
-
-    include: tuple[Glob, ...] = ("*",)
-    exclude: tuple[Glob, ...] = ()
+from parentage.manifest.quantise_steps import Cast, Quantise
+from parentage.manifest.wire import (
+    Arithmetic,
+    Glob,
+    Hex,
+    Id,
+    Ratio,
+    SelectParams,
+    StepBase,
+    Wire,
+)
 
 
 class Copy(StepBase, frozen=True, kw_only=True, tag="copy/v1"):
@@ -49,13 +53,6 @@ class Rename(StepBase, frozen=True, kw_only=True, tag="rename/v1"):
     """The tensors of one input under other names."""
 
     params: RenameParams
-
-
-class Cast(StepBase, frozen=True, kw_only=True, tag="cast/v1"):
-    """Float tensors rounded to another dtype (to nearest, ties to even); the others are copied."""
-
-    arithmetic: Arithmetic
-    params: SelectParams = SelectParams()
 
 
 class Slice(Wire, frozen=True, kw_only=True):
@@ -211,5 +208,17 @@ Merge = (
     | ArceeFusion
     | Ram
 )
-Step = Copy | Rename | Cast | Scale | LayerSelect | Merge | LoraMerge | Training | Opaque
+Step = (
+    Copy
+    | Rename
+    | Cast
+    | Scale
+    | LayerSelect
+    | Assemble
+    | Quantise
+    | Merge
+    | LoraMerge
+    | Training
+    | Opaque
+)
 DECLARED: Final = (Training, Opaque)

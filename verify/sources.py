@@ -42,6 +42,14 @@ class Scratch:
             buffer, dtype=torch.uint8, count=nbytes
         )
 
+    def mark(self) -> int:
+        """Return a place to `rewind` to."""
+        return self._next
+
+    def rewind(self, mark: int) -> None:
+        """Take back what was handed out since `mark`."""
+        self._next = mark
+
     def tensor(self, elements: int, dtype: torch.dtype) -> Tensor:
         """Return an uninitialised tensor on the device, valid until the next `reset`."""
         if self.device.type != "cpu":

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import merge_steps, steps
+from parentage.manifest import assemble_steps, merge_steps, quantise_steps, steps
 from parentage.verify.methods.arcee_fusion import arcee_fusion
+from parentage.verify.methods.assemble import assemble
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
 from parentage.verify.methods.copies import copy, layer_select, rename
@@ -20,6 +21,9 @@ from parentage.verify.methods.model_stock import model_stock
 from parentage.verify.methods.multislerp import multislerp
 from parentage.verify.methods.nearswap import nearswap
 from parentage.verify.methods.nuslerp import nuslerp
+from parentage.verify.methods.quantise_gguf import quantise_gguf
+from parentage.verify.methods.quantise_nf4 import quantise_nf4
+from parentage.verify.methods.quantise_rtn import quantise_rtn
 from parentage.verify.methods.ram import ram
 from parentage.verify.methods.scale import scale
 from parentage.verify.methods.sce import sce
@@ -32,7 +36,11 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
     steps.LayerSelect: layer_select,
-    steps.Cast: cast,
+    quantise_steps.Cast: cast,
+    quantise_steps.QuantiseRtn: quantise_rtn,
+    quantise_steps.QuantiseNf4: quantise_nf4,
+    quantise_steps.QuantiseGguf: quantise_gguf,
+    assemble_steps.Assemble: assemble,
     steps.Scale: scale,
     steps.LoraMerge: lora_merge,
     merge_steps.WeightedSum: weighted_sum,
