@@ -155,6 +155,7 @@ def _examine(
     if state.demands.level == "integrity":
         state.not_checked.append("the recipe: nothing was recomputed")
         return
+    state.not_checked += _beside_the_tensors(model)
     given, notes = parenthood.load(  # (6)
         parents,
         against,
@@ -165,6 +166,20 @@ def _examine(
     )
     state.findings += notes
     _history(state, model, lineage, given)
+
+
+def _beside_the_tensors(model: Model) -> list[str]:
+    """Say what such a file holds that no recipe is about."""
+    said = {
+        ".onnx": "the graph of {}: signed, but recipes are about initialisers, not about nodes and constants",
+        ".gguf": "the metadata of {} (hyperparameters, tokenizer): signed, but recipes are about tensors",
+    }
+    return [
+        text.format(name)
+        for name in sorted(model.headers)
+        for suffix, text in said.items()
+        if name.endswith(suffix)
+    ]
 
 
 def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
