@@ -84,8 +84,11 @@ class Identification(msgspec.Struct, kw_only=True, rename="camel"):
 
     @property
     def identified(self) -> bool:
-        """Whether the suspect is, whole, the tensors of one of the known weights."""
-        return any(found.identical or found.tensors == self.tensors for found in self.overlaps)
+        """Whether the suspect is, whole, tensors of one of the known weights."""
+        return any(
+            found.identical or bool(found.tensors == self.tensors and found.telling_bytes)
+            for found in self.overlaps
+        )
 
 
 def identify(
@@ -199,9 +202,9 @@ def _constant(model: Model, name: str) -> bool:
 
 def to_text(found: Identification) -> str:
     """Return an identification for people."""
-    lines = [
-        f"{'IDENTIFIED' if found.identified else 'NOT IDENTIFIED'}  {printable(found.suspect)}"
-    ]
+    partly = "PARTLY" if any(overlap.tensors for overlap in found.overlaps) else "NOT"
+    word = "IDENTIFIED" if found.identified else f"{partly} IDENTIFIED"
+    lines = [f"{word}  {printable(found.suspect)}"]
     lines += ["", f"  {found.tensors} tensors, {found.bytes:,} bytes, weights ptd1-b3 {found.root}"]
     for overlap in found.overlaps:
         lines += ["", *_overlap(found, overlap)]
