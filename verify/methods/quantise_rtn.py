@@ -182,9 +182,7 @@ class QuantiseRtnMethod(Quantising):
         least, most = self._clamp()
         quotient = quotient.clamp(least, most)
         if params.dtype in FP8:
-            if self.variants == ("torch",):
-                return quotient.to(torch.float32).to(FP8[params.dtype]).view(torch.uint8)
-            return round_fp8(quotient, params.dtype)
+            return round_fp8(quotient.to(torch.float64), params.dtype)
         away = params.ties == "away"
         return whole(halves_away(quotient) if away else quotient.round(), torch.int8)
 
