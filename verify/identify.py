@@ -136,7 +136,7 @@ def identify(
                     matches=matches,
                 )
             )
-    result.overlaps.sort(key=lambda found: (-found.identical, -found.telling_bytes))
+    result.overlaps.sort(key=lambda found: (-found.identical, -found.telling_bytes, -found.bytes))
     return result
 
 

@@ -28,7 +28,7 @@ from parentage.manifest.model import PICKLED, Model
 from parentage.manifest.tensor import TensorSpec
 from parentage.manifest.writer import header_bytes
 
-_MAX_VALUES: Final = 4_000_000
+_MAX_VALUES: Final = 1_000_000
 _MAX_DEPTH: Final = 32
 _MAX_PICKLE: Final = 256 << 20
 _MAX_ENTRIES: Final = 1_000_000

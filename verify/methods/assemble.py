@@ -160,14 +160,15 @@ def _transposed(made: Joined, start: int, stop: int, scratch: Scratch) -> Tensor
     return whole[start - first * made.rows : stop - first * made.rows]
 
 
-#: Elements of whole rows that are read at once, where a row is short.
+#: Elements of whole rows that are read at once, and the length from which only parts of rows are.
 _SLAB = 1 << 18
+_LONG = 4096
 
 
 def _windows(made: Joined, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Cut the source into slabs of whole rows, or into the pieces of long rows that are wanted."""
     columns = made.columns
-    if columns > 8 * (last - first) and columns > 4096:
+    if columns > 8 * (last - first) and columns > _LONG:
         for row in range(made.rows):
             yield row * columns + first, row * columns + last, 0
         return
