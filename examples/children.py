@@ -71,7 +71,7 @@ def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
         "steps": [
             {
                 "id": "layout",
-                "op": "assemble/v1",
+                "op": "join_rows/v1",
                 "inputs": ["minilm"],
                 "params": {
                     "tensors": {
@@ -108,7 +108,7 @@ def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
             },
             {
                 "id": "graph",
-                "op": "assemble/v1",
+                "op": "join_rows/v1",
                 "inputs": ["matrices", "constants"],
                 "params": {
                     "tensors": {},
@@ -138,7 +138,7 @@ def vad_recipe() -> dict[str, Any]:
         },
         "onnx::MatMul_230": {**_whole("vad", "head.weight"), "transpose": True},
     }
-    step = {"id": "onnx", "op": "assemble/v1", "inputs": ["vad"], "params": {"tensors": tensors}}
+    step = {"id": "onnx", "op": "join_rows/v1", "inputs": ["vad"], "params": {"tensors": tensors}}
     return {"version": "0.1", "parents": [{"id": "vad"}], "steps": [step]}
 
 

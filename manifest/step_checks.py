@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from parentage.manifest.assemble_steps import Assemble
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import (
     ArceeFusion,
@@ -22,6 +21,7 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.quantise_steps import QUANTISE, Cast, QuantiseRtn
+from parentage.manifest.row_steps import JoinRows
 from parentage.manifest.steps import Copy, LayerSelect, LoraMerge, Rename, Scale, Step
 from parentage.manifest.wire import Ratio, ratio
 
@@ -122,12 +122,12 @@ def _check_cast(step: Cast, where: str) -> None:
         raise RecipeError("cast without a store dtype", where=where, expected="arithmetic.store")
 
 
-def _check_assemble(step: Assemble, where: str) -> None:
+def _check_join_rows(step: JoinRows, where: str) -> None:
     params = step.params
     read = [piece.input for made in params.tensors.values() for piece in made.pieces]
     for name in read + [rest.input for rest in params.rest]:
         if name not in step.inputs:
-            raise RecipeError("assemble reads what is not an input", where=where, found=name)
+            raise RecipeError("rows are read from what is not an input", where=where, found=name)
 
 
 def _check_quantise_rtn(step: QuantiseRtn, where: str) -> None:
@@ -154,6 +154,6 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     Ram: _check_ram,
     LayerSelect: _check_slices,
     Cast: _check_cast,
-    Assemble: _check_assemble,
+    JoinRows: _check_join_rows,
     QuantiseRtn: _check_quantise_rtn,
 }

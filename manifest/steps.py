@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import msgspec
 
-from parentage.manifest.assemble_steps import Assemble
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -25,6 +24,7 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.quantise_steps import Cast, Quantise
+from parentage.manifest.row_steps import JoinRows
 from parentage.manifest.wire import (
     Arithmetic,
     Glob,
@@ -214,7 +214,7 @@ Step = (
     | Cast
     | Scale
     | LayerSelect
-    | Assemble
+    | JoinRows
     | Quantise
     | Merge
     | LoraMerge

@@ -24,7 +24,7 @@ SCHEMA: Final = "https://parentage.dev/identify/v0.1"
 _SHOWN: Final = 20
 
 
-class Match(msgspec.Struct, frozen=True, kw_only=True):
+class Match(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A tensor of the suspect that known weights have, too.
 
     Attributes:
@@ -43,7 +43,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Overlap(msgspec.Struct, kw_only=True):
+class Overlap(msgspec.Struct, kw_only=True, rename="camel"):
     """What the suspect has in common with some known weights.
 
     Attributes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -42,13 +43,14 @@ class Scratch:
             buffer, dtype=torch.uint8, count=nbytes
         )
 
-    def mark(self) -> int:
-        """Return a place to `rewind` to."""
-        return self._next
-
-    def rewind(self, mark: int) -> None:
-        """Take back what was handed out since `mark`."""
-        self._next = mark
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Take back what is handed out inside: it must have been copied by the end."""
+        mark = self._next
+        try:
+            yield
+        finally:
+            self._next = mark
 
     def tensor(self, elements: int, dtype: torch.dtype) -> Tensor:
         """Return an uninitialised tensor on the device, valid until the next `reset`."""

@@ -237,6 +237,28 @@ def test_merge_writes_what_it_declares(world: World, op: str) -> None:
     assert world.verify("made", ["base"]).verdict == "verified"
 
 
+def test_other_weights_in_the_folder_are_named(world: World) -> None:
+    """A loader may take the other file: the verdict says that no recipe is about it."""
+    world.save("made", world.weights("base"))
+    torch.save({"w": torch.ones(1)}, world.root / "made" / "pytorch_model.bin")
+    world.declare("made", ["base"], [{"id": "copy", "op": "copy/v1", "inputs": ["base"]}])
+
+    report = world.verify("made", ["base"])
+
+    assert report.verdict == "verified"
+    assert any("other weights in this release: pytorch_model.bin" in t for t in report.not_checked)
+
+
+def test_quantised_suspects_do_not_break_the_search_for_merges(world: World) -> None:
+    gguf(world, "blocks", "Q4_0")
+    world.merge("made", {"id": "copy", "op": "copy/v1", "inputs": ["base"]})
+    world.declare("made", [], [])
+
+    report = world.verify("made", [], against=["blocks", "a", "b"])
+
+    assert report.verdict == "unproven"
+
+
 def test_sub_byte_tensors_are_copied_whole(world: World) -> None:
     """Two elements share a byte: a source counts bytes there."""
     from worlds import raw_safetensors

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import assemble_steps, merge_steps, quantise_steps, steps
+from parentage.manifest import merge_steps, quantise_steps, row_steps, steps
 from parentage.verify.methods.arcee_fusion import arcee_fusion
-from parentage.verify.methods.assemble import assemble
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
 from parentage.verify.methods.copies import copy, layer_select, rename
+from parentage.verify.methods.join_rows import join_rows
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.lora import lora_merge
 from parentage.verify.methods.model_stock import model_stock
@@ -40,7 +40,7 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     quantise_steps.QuantiseRtn: quantise_rtn,
     quantise_steps.QuantiseNf4: quantise_nf4,
     quantise_steps.QuantiseGguf: quantise_gguf,
-    assemble_steps.Assemble: assemble,
+    row_steps.JoinRows: join_rows,
     steps.Scale: scale,
     steps.LoraMerge: lora_merge,
     merge_steps.WeightedSum: weighted_sum,

@@ -1,4 +1,4 @@
-"""assemble/v1: tensors put together from rows of others, as converters do it."""
+"""join_rows/v1: tensors put together from rows of others, as converters do it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Piece(Wire, frozen=True, kw_only=True):
     end: _Row | None = None
 
 
-class Assembled(Wire, frozen=True, kw_only=True):
+class JoinedRows(Wire, frozen=True, kw_only=True):
     """A tensor made of pieces, one after the other.
 
     Attributes:
@@ -41,14 +41,14 @@ class RestOf(Wire, frozen=True, kw_only=True):
     input: Id
 
 
-class AssembleParams(Wire, frozen=True, kw_only=True):
+class JoinRowsParams(Wire, frozen=True, kw_only=True):
     """New tensors by name; `rest` copies others, and a name that stands already is passed over."""
 
-    tensors: dict[str, Assembled]
+    tensors: dict[str, JoinedRows]
     rest: tuple[RestOf, ...] = ()
 
 
-class Assemble(StepBase, frozen=True, kw_only=True, tag="assemble/v1"):
+class JoinRows(StepBase, frozen=True, kw_only=True, tag="join_rows/v1"):
     """Rows of inputs cut, joined, reordered, transposed, renamed: gates, fused projections, unions."""
 
-    params: AssembleParams
+    params: JoinRowsParams

@@ -1,4 +1,4 @@
-"""assemble/v1 against torch: cut, joined, transposed, given another shape; and what does not fit."""
+"""join_rows/v1 against torch: cut, joined, transposed, given another shape; and what does not fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def step(tensors: dict[str, Any], rest: Any = (), inputs: tuple[str, ...] = ("a",)) -> Any:
     params = {"tensors": tensors, "rest": list(rest)}
-    return one_step(op="assemble/v1", inputs=list(inputs), params=params)
+    return one_step(op="join_rows/v1", inputs=list(inputs), params=params)
 
 
 def piece(tensor: str, start: int = 0, end: int | None = None, parent: str = "a") -> dict[str, Any]:
@@ -55,7 +55,7 @@ def test_biases_are_joined_and_get_another_shape() -> None:
 def test_any_transpose_in_any_chunks(rows: int, columns: int, width: int, wide: bool) -> None:
     w = random(rows, columns)
     how = {"pieces": [piece("w", 0, 1), piece("w", 1)] if rows > 1 else [piece("w")]}
-    module = sys.modules["parentage.verify.methods.assemble"]
+    module = sys.modules["parentage.verify.methods.join_rows"]
     slab, long = module._SLAB, module._LONG
     try:
         module._SLAB, module._LONG = 1 + rows, 0 if wide else 4096
@@ -113,5 +113,5 @@ def test_what_does_not_fit_is_refused(how: Any) -> None:
 
 
 def test_it_reads_its_inputs_only() -> None:
-    with pytest.raises(RecipeError, match="not an input"):
+    with pytest.raises(RecipeError, match="what is not an input"):
         step({"out": {"pieces": [piece("w", parent="b")]}})

@@ -1,4 +1,4 @@
-"""assemble/v1: tensors cut along their first dimension, joined, transposed, given another shape."""
+"""join_rows/v1: tensors cut along their first dimension, joined, transposed, given another shape."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.manifest.assemble_steps import Assemble, Assembled, Piece
 from parentage.manifest.errors import ShapeMismatchError
+from parentage.manifest.row_steps import JoinedRows, JoinRows, Piece
 from parentage.manifest.tensor import TensorSpec, nbytes_of
 from parentage.manifest.wire import matches
 from parentage.verify.methods.base import Interval
@@ -45,14 +45,14 @@ class Joined(msgspec.Struct, frozen=True):
         return found
 
 
-class AssembleMethod:
-    """A bound assemble/v1."""
+class JoinRowsMethod:
+    """A bound join_rows/v1."""
 
     proven_bound = True
     deterministic = True
     variants = ("copy",)
 
-    def __init__(self, step: Assemble, inputs: Mapping[str, Source]) -> None:
+    def __init__(self, step: JoinRows, inputs: Mapping[str, Source]) -> None:
         self._where = f"step {step.id}"
         self.specs: dict[str, TensorSpec] = {}
         self._made: dict[str, Joined] = {}
@@ -65,7 +65,7 @@ class AssembleMethod:
                     self.specs[name], self._kept[name] = spec, inputs[rest.input]
 
     def _bind(
-        self, name: str, made: Assembled, inputs: Mapping[str, Source]
+        self, name: str, made: JoinedRows, inputs: Mapping[str, Source]
     ) -> tuple[TensorSpec, Joined]:
         cuts: list[Cut] = []
         rows = 0
@@ -81,7 +81,7 @@ class AssembleMethod:
             cuts.append(Cut(inputs[piece.input], piece.tensor, piece.start * width, count * width))
             rows += count
         if first is None or (not first.shape and rows != 1):
-            raise ShapeMismatchError("only rows are joined", where=f"{self._where}: {name}")
+            raise ShapeMismatchError("only rows can be joined", where=f"{self._where}: {name}")
         shape = (rows, *first.shape[1:]) if first.shape else ()
         if made.transpose:
             if len(shape) != 2 or first.unit * first.elements != first.nbytes:
@@ -101,7 +101,7 @@ class AssembleMethod:
         spec = source.specs.get(piece.tensor)
         where = f"{self._where}: {piece.input}: {piece.tensor}"
         if spec is None:
-            raise ShapeMismatchError("no such tensor to assemble from", where=where)
+            raise ShapeMismatchError("no such tensor to take rows from", where=where)
         rows = spec.shape[0] if spec.shape else 1
         end = rows if piece.end is None else piece.end
         if not piece.start <= end <= rows:
@@ -149,13 +149,12 @@ def _transposed(made: Joined, start: int, stop: int, scratch: Scratch) -> Tensor
     first, last = start // made.rows, -(-stop // made.rows)
     found: list[Tensor] = []
     for begin, end, width in _windows(made, first, last):
-        mark = scratch.mark()
-        parts = made.read(begin, end, scratch)
-        slab = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if width:
-            slab = slab.reshape(-1, width)[:, first:last]
-        found.append(slab.reshape(-1, last - first).clone())
-        scratch.rewind(mark)
+        with scratch.borrowed():
+            parts = made.read(begin, end, scratch)
+            slab = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if width:
+                slab = slab.reshape(-1, width)[:, first:last]
+            found.append(slab.reshape(-1, last - first).clone())
     whole = torch.cat(found).T.reshape(-1)
     return whole[start - first * made.rows : stop - first * made.rows]
 
@@ -177,6 +176,6 @@ def _windows(made: Joined, first: int, last: int) -> Iterator[tuple[int, int, in
         yield row * columns, min(row + step, made.rows) * columns, columns
 
 
-def assemble(step: Assemble, inputs: Mapping[str, Source]) -> AssembleMethod:
-    """Bind assemble/v1."""
-    return AssembleMethod(step, inputs)
+def join_rows(step: JoinRows, inputs: Mapping[str, Source]) -> JoinRowsMethod:
+    """Bind join_rows/v1."""
+    return JoinRowsMethod(step, inputs)
