@@ -20,7 +20,7 @@ from parentage.manifest.header import Header
 from parentage.manifest.outside import outside_sha256
 from parentage.manifest.tensor import BLOCKS, Tensor, TensorSpec, nbytes_of
 
-MAX_HEADER: Final = 256 << 20
+MAX_HEADER: Final = 64 << 20
 _MAX_TENSORS: Final = 1_000_000
 _MAX_PAIRS: Final = 100_000
 _MAX_KEY: Final = 65_535
@@ -108,7 +108,7 @@ def _skip_value(cursor: Cursor, kind: int, depth: int) -> None:
         if inner in _SCALARS:
             cursor.skip(_SCALARS[inner] * count)
             return
-        if count > cursor.end - cursor.at:
+        if 8 * count > cursor.end - cursor.at:  # each begins with its length
             raise cursor.fail("array reaches past the end of the header", found=f"{count} items")
         for _ in range(count):
             _skip_value(cursor, inner, depth + 1)

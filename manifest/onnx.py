@@ -21,7 +21,7 @@ from parentage.manifest.header import Header
 from parentage.manifest.outside import outside_sha256
 from parentage.manifest.tensor import Tensor, TensorSpec, nbytes_of
 
-_MAX_TENSORS: Final = 1_000_000
+_MAX_FIELDS: Final = 1_000_000
 _MAX_NAME: Final = 65_536
 _MAX_NDIM: Final = 255
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -39,6 +39,7 @@ _DIMS, _TYPE, _SEGMENT, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = (
     *(1, 2, 3, 4),
     *(8, 9, 10, 13, 14),
 )
+_SINGLE: Final = {_TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _LOCATION}
 _TYPED: Final = {5: "int32_data", 6: "string_data", 7: "int64_data", 11: "uint64_data"}
 
 
@@ -58,19 +59,15 @@ def read_onnx(read: ReadAt, file_size: int, file: str) -> Header:
     Raises:
         OnnxError: naming the first rule that is broken, or the initialiser that we can't read.
     """
-    graphs = [f for f in _fields(read, 0, file_size, file) if f.number == _GRAPH]
-    if len(graphs) != 1 or graphs[0].wire != _BYTES:
-        raise OnnxError(
-            "not an ONNX model", where=file, expected="one graph", found=str(len(graphs))
-        )
+    graph = _graph(read, file_size, file)
     found: dict[str, Tensor] = {}
-    for field in _fields(read, graphs[0].start, graphs[0].end, file):
+    for field in _fields(read, graph.start, graph.end, file):
         if field.number == _SPARSE:
             raise OnnxError("sparse initialisers are not read", where=file)
         if field.number != _INITIALIZER or field.wire != _BYTES:
             continue
         tensor = _tensor(read, field, file)
-        if tensor.spec.name in found or len(found) >= _MAX_TENSORS:
+        if tensor.spec.name in found:
             raise OnnxError("initialiser stands twice", where=file, found=tensor.spec.name)
         found[tensor.spec.name] = tensor
     if not found:
@@ -79,9 +76,25 @@ def read_onnx(read: ReadAt, file_size: int, file: str) -> Header:
     return Header(tuple(tensors), {}, tensors[0].start, outside_sha256(read, file_size, tensors))
 
 
+def _graph(read: ReadAt, file_size: int, file: str) -> _Field:
+    found: _Field | None = None
+    for field in _fields(read, 0, file_size, file):
+        if field.number == _GRAPH and (found is not None or field.wire != _BYTES):
+            raise OnnxError("not an ONNX model: more than one graph", where=file)
+        if field.number == _GRAPH:
+            found = field
+    if found is None:
+        raise OnnxError("not an ONNX model: no graph", where=file)
+    return found
+
+
 def _fields(read: ReadAt, start: int, end: int, file: str) -> Iterator[_Field]:
     cursor = Cursor(read, start, end, file, OnnxError)
+    count = 0
     while cursor.at < end:
+        count += 1
+        if count > _MAX_FIELDS:
+            raise cursor.fail("too many fields", expected=f"at most {_MAX_FIELDS}")
         tag = _varint(cursor)
         number, wire = tag >> 3, tag & 7
         if number == 0:
@@ -117,19 +130,14 @@ def _tensor(read: ReadAt, whole: _Field, file: str) -> Tensor:
     for field in _fields(read, whole.start, whole.end, file):
         if field.number == _DIMS:
             dims += _dims(read, field, file)
-        elif field.number in once and field.number in {
-            _TYPE,
-            _FLOATS,
-            _NAME,
-            _RAW,
-            _DOUBLES,
-            _LOCATION,
-        }:
+            if len(dims) > _MAX_NDIM:
+                raise OnnxError("too many dimensions", where=file, found=str(len(dims)))
+        elif field.number in once and field.number in _SINGLE:
             # protobuf would take the last one, or join them: no two readers need agree.
             raise OnnxError(
                 "field stands twice in an initialiser", where=file, found=str(field.number)
             )
-        else:
+        elif field.number <= _LOCATION:
             once[field.number] = field
     name = _name(read, once.get(_NAME), file)
     where = f"{file}: {name}"
@@ -141,7 +149,7 @@ def _tensor(read: ReadAt, whole: _Field, file: str) -> Tensor:
         )
     kind = once[_TYPE].value if _TYPE in once else 0
     dtype = _DTYPES.get(kind)
-    if dtype is None or len(dims) > _MAX_NDIM or _SEGMENT in once:
+    if dtype is None or _SEGMENT in once:
         raise OnnxError(
             "initialiser of a kind that we don't read", where=where, found=f"type {kind}"
         )

@@ -30,7 +30,7 @@ from parentage.manifest.writer import header_bytes
 
 _MAX_VALUES: Final = 1_000_000
 _MAX_DEPTH: Final = 32
-_MAX_PICKLE: Final = 256 << 20
+_MAX_PICKLE: Final = 64 << 20
 _MAX_ENTRIES: Final = 1_000_000
 _PIECE: Final = 1 << 22
 #: A tied tensor stands in a pickle once and under two names; more than that is a bomb.

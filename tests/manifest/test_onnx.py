@@ -84,9 +84,11 @@ def raw(**fields: Any) -> bytes:
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not an ONNX model"),
-    "no-graph": (b"\x08\x0a", "one graph"),
+    "no-graph": (b"\x08\x0a", "no graph"),
     "no-initialiser": (model(), "no initialiser"),
-    "two-graphs": (model(tensor("w", np.ones(1, "f4"))) * 2, "one graph"),
+    "two-graphs": (model(tensor("w", np.ones(1, "f4"))) * 2, "more than one graph"),
+    "dimensions": (raw(dims=[1] * 300, raw_data=bytes(4)), "too many dimensions"),
+    "fields": (b"\x08\x01" * 1_000_001, "too many fields"),
     "external": (model(external()), "another file"),
     "name-twice": (model(*[tensor("w", np.ones(1, "f4"))] * 2), "twice"),
     "no-name": (raw(name="", raw_data=bytes(4)), "without a name"),

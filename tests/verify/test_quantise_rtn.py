@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
+from parentage.manifest.tensor import TensorSpec
 from parentage.verify.engine import bind
 
 CPU = torch.device("cpu")
@@ -243,6 +244,14 @@ def test_chunks_and_pieces_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
             for width in (1, 7, 26, 27):
                 found = output(recipe_step(**params), {"a": Held({"w": w})}, "w", width=width)
                 assert np.array_equal(found.reshape(w.shape).numpy(), whole)
+
+
+def test_a_tensor_of_nothing_does_not_cost_memory() -> None:
+    held = Held({"w": torch.zeros(0, 1)})
+    held.specs["w"] = TensorSpec("w", "F32", (1 << 50, 0))
+
+    with pytest.raises(ShapeMismatchError, match="can't be quantised"):
+        bind([recipe_step(axis=0)], {"a": held})
 
 
 def test_names_and_what_is_copied() -> None:

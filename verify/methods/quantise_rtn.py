@@ -28,6 +28,9 @@ from parentage.verify.methods.quantising import PIECE, Quantising, halves_away, 
 from parentage.verify.rounding import DTYPES, round_once
 from parentage.verify.sources import Scratch, Source
 
+#: Scales that a tensor without elements may have: (0, 4096) has 4,096 columns; (0, 2^40) is a bomb.
+_FEW = 1 << 16
+
 
 class Runs(msgspec.Struct, frozen=True):
     """Which elements share a scale: run k of `length` elements has scale k mod `scales`."""
@@ -77,6 +80,8 @@ class QuantiseRtnMethod(Quantising):
         else:
             runs = Runs(spec.elements, 1)
             scales, flat = (1,) * len(shape), ()
+        if runs.scales > max(spec.elements, _FEW):
+            raise self._misfit(spec, "no more scales than elements")
         self._runs[spec.name] = runs
         yield "q", TensorSpec(params.values.replace("{}", spec.name), params.dtype, shape)
         yield (
@@ -107,9 +112,11 @@ class QuantiseRtnMethod(Quantising):
         else:
             every = self._maxima(origin, 0, runs.scales, scratch)
             maxima = every[torch.arange(first, last, device=every.device) % runs.scales]
-        counts = torch.full((last - first,), runs.length, device=maxima.device)
-        counts[0] -= start - first * runs.length
-        counts[-1] -= last * runs.length - stop
+        counts: Tensor | None = None
+        if runs.length > 1:
+            counts = torch.full((last - first,), runs.length, device=maxima.device)
+            counts[0] -= start - first * runs.length
+            counts[-1] -= last * runs.length - stop
         scales = self._scales(maxima)
         values = self.source.read(origin, start, stop, scratch).to(self._compute)
         return self._store(self._quotient(values, scales, counts))
@@ -163,7 +170,7 @@ class QuantiseRtnMethod(Quantising):
         stored = round_once(scale.to(torch.float64), self._step.arithmetic.scale)
         return Scales(maxima, scale, stored)
 
-    def _quotient(self, values: Tensor, scales: Scales, counts: Tensor) -> Tensor:
+    def _quotient(self, values: Tensor, scales: Scales, counts: Tensor | None) -> Tensor:
         params = self._params
         used = scales.stored.to(self._compute) if params.using == "stored" else scales.computed
         limit = self._one(self._number(params.limit), values)
@@ -174,7 +181,8 @@ class QuantiseRtnMethod(Quantising):
             "x*(limit/max)": lambda: limit / scales.largest,
             "x*(limit*(1/max))": lambda: limit * (one / scales.largest),
         }[params.quotient]()
-        factor = factor if len(factor) == 1 else factor.repeat_interleave(counts)
+        if counts is not None and len(factor) > 1:
+            factor = factor.repeat_interleave(counts)
         return values / factor if params.quotient == "x/s" else values * factor
 
     def _store(self, quotient: Tensor) -> Tensor:
