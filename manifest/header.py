@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Final, NoReturn
 
 import msgspec
 
+from parentage.manifest.cursor import ReadAt
 from parentage.manifest.errors import HeaderError
 from parentage.manifest.tensor import DTYPE_BITS, Tensor, TensorSpec
 
@@ -23,18 +23,15 @@ MAX_HEADER: Final = 100_000_000
 _MAX_NDIM: Final = 255
 _MAX_SIZE: Final = 2**63 - 1
 
-ReadAt = Callable[[int, int], bytes]
-"""`read(offset, size) -> bytes`, exactly `size` bytes or an error."""
-
 
 class Header(msgspec.Struct, frozen=True):
-    """A parsed header.
+    """What a weights file says of itself, in any format.
 
     Attributes:
         tensors: in order of their bytes.
-        metadata: the `__metadata__` strings.
-        size: bytes before the payload (8 + N).
-        sha256: of those bytes.
+        metadata: the `__metadata__` strings (safetensors).
+        size: bytes before the first tensor (safetensors: 8 + N).
+        sha256: of all bytes that belong to no tensor (safetensors: those).
     """
 
     tensors: tuple[Tensor, ...]

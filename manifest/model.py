@@ -2,12 +2,13 @@
 
 The weights are, in this order: the shards of `model.safetensors.index.json`; else the one top-level
 `*.safetensors`; else all top-level ones, provided that no tensor name stands in two of them.
-Safetensors files elsewhere in the folder are ordinary files, covered by their SHA-256.
+Weights files elsewhere in the folder are ordinary files, covered by their SHA-256. Where there are no
+safetensors, the top-level `*.gguf`, else `*.onnx`, are the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,13 +16,24 @@ from typing import Final, Self
 import msgspec
 
 from parentage.manifest import canonical
+from parentage.manifest.cursor import ReadAt
 from parentage.manifest.errors import FileSetError, MalformedError, ShardIndexError
 from parentage.manifest.files import FileSet, OpenFile, open_files
+from parentage.manifest.gguf import read_gguf
 from parentage.manifest.header import Header, read_header
+from parentage.manifest.onnx import read_onnx
 from parentage.manifest.tensor import Tensor
 
 _INDEX_SUFFIX: Final = ".safetensors.index.json"
 _MAX_INDEX: Final = 64 << 20
+#: Formats of weights by the end of a file's name, the preferred one first.
+READERS: Final[Mapping[str, Callable[[ReadAt, int, str], Header]]] = {
+    ".safetensors": read_header,
+    ".gguf": read_gguf,
+    ".onnx": read_onnx,
+}
+#: What torch.save writes: only torch can read it, and only as a parent (verify/pickles.py).
+PICKLED: Final = (".pt", ".pth", ".bin", ".ckpt")
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -86,24 +98,14 @@ def model_of(files: FileSet) -> Model:
     if len(index) > 1:
         raise ShardIndexError("more than one shard index", found=", ".join(index))
     weight_map = _read_index(files.files[index[0]]) if index else None
-    names = (
-        sorted(set(weight_map.values()))
-        if weight_map is not None
-        else sorted(n for n in files.files if _is_top(n) and n.endswith(".safetensors"))
-    )
-    if not names:
-        raise FileSetError(
-            "no safetensors weights here",
-            where=str(files.root),
-            expected="model.safetensors, or shards with an index",
-        )
+    names = sorted(set(weight_map.values())) if weight_map is not None else _weights_files(files)
     headers: dict[str, Header] = {}
     tensors: dict[str, Tensor] = {}
     for name in names:
         file = files.files.get(name)
         if file is None:
             raise ShardIndexError("shard named by the index is missing", where=index[0], found=name)
-        headers[name] = read_header(file.read_at, file.size, name)
+        headers[name] = _reader(name)(file.read_at, file.size, name)
         for tensor in headers[name].tensors:
             if tensor.spec.name in tensors:
                 raise MalformedError(
@@ -117,6 +119,27 @@ def model_of(files: FileSet) -> Model:
     if not tensors:
         raise FileSetError("the weights hold no tensor", where=str(files.root))
     return Model(files, headers, tensors)
+
+
+def _weights_files(files: FileSet) -> list[str]:
+    for suffix in READERS:
+        names = sorted(n for n in files.files if _is_top(n) and n.endswith(suffix))
+        if names:
+            return names
+    pickled = [n for n in files.files if _is_top(n) and n.endswith(PICKLED)]
+    hint = "a pickle is read as a parent only; parentage merge writes it as safetensors"
+    raise FileSetError(
+        "no safetensors weights here",
+        where=str(files.root),
+        expected="model.safetensors, or shards with an index (or .gguf, .onnx)",
+        found=", ".join(pickled[:3]),
+        hint=hint if pickled else "",
+    )
+
+
+def _reader(name: str) -> Callable[[ReadAt, int, str], Header]:
+    """Return the reader of a file by its name; a shard that an index names is safetensors."""
+    return next((r for suffix, r in READERS.items() if name.endswith(suffix)), read_header)
 
 
 def _is_top(name: str) -> bool:

@@ -24,12 +24,14 @@ from parentage.manifest.merge_steps import (
     TaskVectorOverride,
     WeightedSum,
 )
-from parentage.manifest.steps import Cast, Copy, LayerSelect, Rename, Scale, Step
+from parentage.manifest.quantise_steps import QUANTISE, Cast, QuantiseRtn
+from parentage.manifest.row_steps import JoinRows
+from parentage.manifest.steps import Copy, LayerSelect, Rename, Scale, Step
 from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
     **dict.fromkeys((Slerp, LoraMerge, DoraMerge, Abliterate, NearSwap, ArceeFusion), 2),
-    **dict.fromkeys((Copy, Rename, Tie, Layout, Cast, Scale), 1),
+    **dict.fromkeys((Copy, Rename, Tie, Layout, Cast, Scale, *QUANTISE), 1),
 }
 _BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
 
@@ -142,6 +144,29 @@ def _check_dora(step: DoraMerge, where: str) -> None:
         )
 
 
+def _check_join_rows(step: JoinRows, where: str) -> None:
+    params = step.params
+    read = [piece.input for made in params.tensors.values() for piece in made.pieces]
+    for name in read + [rest.input for rest in params.rest]:
+        if name not in step.inputs:
+            raise RecipeError("rows are read from what is not an input", where=where, found=name)
+
+
+def _check_quantise_rtn(step: QuantiseRtn, where: str) -> None:
+    params, arithmetic = step.params, step.arithmetic
+    if params.axis is not None and params.group is not None:
+        raise RecipeError("axis and group exclude each other", where=where)
+    if arithmetic.compute is not None and arithmetic.profile != "torch":
+        raise RecipeError("compute is torch's alone", where=where, found=arithmetic.compute)
+    if ratio(params.limit) <= 0 or ratio(params.floor) < 0 or ratio(params.zero) < 0:
+        raise RecipeError("limit, floor and zero are no lengths", where=where, found=params.limit)
+    if params.ties == "away" and params.dtype != "I8":
+        raise RecipeError("FP8 rounds ties to even", where=where, found=params.ties)
+    least, most = map(ratio, params.clamp or ("0", "0"))
+    if least > 0 or most < 0 or (params.dtype == "I8" and not (least >= -128 and most <= 127)):
+        raise RecipeError("clamp is no range of dtype", where=where, found=str(params.clamp))
+
+
 _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     WeightedSum: _check_weighted_sum,
     TaskArithmetic: _check_task_arithmetic,
@@ -154,4 +179,6 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     RunningMean: _check_running_mean,
     DoraMerge: _check_dora,
     **LAYOUT_CHECKS,
+    JoinRows: _check_join_rows,
+    QuantiseRtn: _check_quantise_rtn,
 }

@@ -26,14 +26,18 @@ from parentage.manifest.merge_steps import (
     TaskArithmetic,
     WeightedSum,
 )
-from parentage.manifest.wire import Arithmetic, Glob, Hex, Id, Ratio, StepBase, Wire
-
-
-class SelectParams(Wire, frozen=True, kw_only=True):
-    """Which tensors: `*` in a glob matches any run of characters."""
-
-    include: tuple[Glob, ...] = ("*",)
-    exclude: tuple[Glob, ...] = ()
+from parentage.manifest.quantise_steps import Cast, Quantise
+from parentage.manifest.row_steps import JoinRows
+from parentage.manifest.wire import (
+    Arithmetic,
+    Glob,
+    Hex,
+    Id,
+    Ratio,
+    SelectParams,
+    StepBase,
+    Wire,
+)
 
 
 class Copy(StepBase, frozen=True, kw_only=True, tag="copy/v1"):
@@ -52,13 +56,6 @@ class Rename(StepBase, frozen=True, kw_only=True, tag="rename/v1"):
     """The tensors of one input under other names."""
 
     params: RenameParams
-
-
-class Cast(StepBase, frozen=True, kw_only=True, tag="cast/v1"):
-    """Float tensors rounded to another dtype (to nearest, ties to even); the others are copied."""
-
-    arithmetic: Arithmetic
-    params: SelectParams = SelectParams()
 
 
 class Slice(Wire, frozen=True, kw_only=True):
@@ -192,7 +189,7 @@ Merge = (
     | Ram
     | RunningMean
 )
-Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize
+Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | JoinRows
 Edit = Cast | Scale | LoraMerge | DoraMerge | Abliterate
-Step = Moved | Edit | Merge | Training | Opaque
+Step = Moved | Edit | Quantise | Merge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

@@ -24,7 +24,7 @@ from parentage.manifest.digest import LEAF_BYTES, Profile
 from parentage.manifest.errors import TensorTableError
 from parentage.manifest.hashing import Digests
 from parentage.manifest.model import Model
-from parentage.manifest.tensor import DTYPE_BITS
+from parentage.manifest.tensor import BLOCKS, DTYPE_BITS, nbytes_of
 
 TENSORS: Final = ".parentage/tensors.jsonl"
 LEAVES: Final = ".parentage/leaves.bin"
@@ -191,14 +191,12 @@ def _check_tensor(line: TensorLine, at: str) -> None:
     profiles = list(line.identity)
     if not profiles or profiles != sorted(profiles) or not set(profiles) <= set(digest.PROFILES):
         raise TensorTableError("unknown or unsorted digest profile", where=at, found=str(profiles))
-    bits = DTYPE_BITS.get(line.dtype)
-    if bits is None or len(line.shape) > 255:
+    if (line.dtype not in DTYPE_BITS and line.dtype not in BLOCKS) or len(line.shape) > 255:
         raise TensorTableError("unknown dtype or too many dimensions", where=at, found=line.dtype)
-    for size in line.shape:
-        bits *= size
-        if bits > 2**63 - 1:
-            raise TensorTableError("shape overflows", where=at, found=str(line.shape))
-    if bits != 8 * (line.offsets[1] - line.offsets[0]):
+    nbytes = nbytes_of(line.dtype, line.shape)
+    if nbytes is None:
+        raise TensorTableError("shape overflows", where=at, found=f"{line.dtype} {line.shape}")
+    if nbytes != line.offsets[1] - line.offsets[0]:
         raise TensorTableError("offsets do not fit dtype and shape", where=at, found=line.name)
 
 

@@ -1,4 +1,4 @@
-"""One tensor of a safetensors file: name, dtype, shape and where its bytes lie."""
+"""One tensor of a weights file: name, dtype, shape and where its bytes lie."""
 
 from __future__ import annotations
 
@@ -32,8 +32,28 @@ DTYPE_BITS: Final[dict[str, int]] = {
     "U64": 64,
 }
 
+#: GGUF dtypes whose elements are stored in blocks along the last dimension: (elements, bytes) of one
+#: (ggml-common.h). safetensors has no name for them.
+BLOCKS: Final[dict[str, tuple[int, int]]] = {"Q4_0": (32, 18), "Q8_0": (32, 34)}
+
+_MAX_BITS: Final = 2**63 - 1
+
 #: dtypes whose values the engines compute with; the others are only copied.
 FLOAT_DTYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def nbytes_of(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Return how many bytes a tensor takes; None: unknown dtype, overflow, or no whole number."""
+    per, size = BLOCKS.get(dtype, (1, 0))
+    bits = 8 * size if size else DTYPE_BITS.get(dtype, 0)
+    if bits == 0 or (size and (not shape or shape[-1] % per)):
+        return None
+    for length in shape:
+        bits *= length
+        # In sequence: an overflow is refused even if a later 0 hides it.
+        if bits > _MAX_BITS * per:
+            return None
+    return None if bits % (8 * per) else bits // (8 * per)
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -41,7 +61,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         name: UTF-8 name in the model.
-        dtype: safetensors dtype name.
+        dtype: safetensors dtype name, or one of `BLOCKS`.
         shape: dimensions, row-major.
     """
 
@@ -60,7 +80,18 @@ class TensorSpec(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         """Number of bytes as stored."""
-        return self.elements * DTYPE_BITS[self.dtype] // 8
+        per, size = BLOCKS.get(self.dtype, (8, 0))
+        return self.elements * (size or DTYPE_BITS[self.dtype]) // per
+
+    @property
+    def unit(self) -> int:
+        """Bytes of what sources count: an element, or one byte where elements are no whole bytes."""
+        return max(DTYPE_BITS.get(self.dtype, 0) // 8, 1)
+
+    @property
+    def units(self) -> int:
+        """How many of them there are."""
+        return self.nbytes // self.unit
 
 
 class Tensor(msgspec.Struct, frozen=True):

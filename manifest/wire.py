@@ -25,7 +25,17 @@ Ratio = Annotated[
 ]
 Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 FloatDtype = Literal["F64", "F32", "F16", "BF16"]
-ProfileName = Literal["parentage-1", "mk-0.1.5", "mk-0.1.4", "peft", "torch-swa", "torch-fp32"]
+ProfileName = Literal[
+    "parentage-1",
+    "mk-0.1.5",
+    "mk-0.1.4",
+    "peft",
+    "torch",
+    "torch-swa",
+    "torch-fp32",
+    "bnb-0.50",
+    "ggml",
+]
 DigestSet = dict[Literal["ptd1-b3", "ptd1-sha256"], Hex]
 
 
@@ -67,6 +77,17 @@ class StepBase(Wire, frozen=True, kw_only=True, tag_field="op"):
     id: Id
     inputs: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=64)]
     output: DigestSet | None = None
+
+
+class SelectParams(Wire, frozen=True, kw_only=True):
+    """Which tensors: `*` in a glob matches any run of characters."""
+
+    include: tuple[Glob, ...] = ("*",)
+    exclude: tuple[Glob, ...] = ()
+
+    def chooses(self, name: str) -> bool:
+        """Say whether a tensor is meant."""
+        return matches(name, self.include) and not matches(name, self.exclude)
 
 
 def ratio(text: str) -> Fraction:

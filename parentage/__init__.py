@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parentage.manifest.recipe import load as load_recipe
     from parentage.verify.check import Demands
     from parentage.verify.check import verify as verify_release
+    from parentage.verify.identify import identify
     from parentage.verify.produce import merge
     from parentage.verify.report import Report
     from parentage.verify.verdict import Verdict
@@ -46,6 +47,7 @@ _HOME = {
     "TrustedKeys": "attest.trust",
     "Verdict": "verify.verdict",
     "declare": "manifest.build",
+    "identify": "verify.identify",
     "load_recipe": "manifest.recipe:load",
     "merge": "verify.produce",
     "sign_release": "attest.release",
@@ -63,6 +65,7 @@ __all__ = [
     "TrustedKeys",
     "Verdict",
     "declare",
+    "identify",
     "load_recipe",
     "merge",
     "sign_release",

@@ -12,6 +12,7 @@ import msgspec
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
+from parentage.verify.identify import Identification
 from parentage.verify.report import Report
 
 MODELS: dict[str, Any] = {
@@ -19,6 +20,7 @@ MODELS: dict[str, Any] = {
     "recipe-v0.1": Recipe,
     "tensors-v0.1": TensorLine | FileLine,
     "report-v0.1": Report,
+    "identify-v0.1": Identification,
 }
 FOLDER = Path(__file__).parent.parent / "schemas"
 

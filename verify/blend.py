@@ -73,9 +73,9 @@ def search(
     return []
 
 
-def _shapes(source: FileSource) -> dict[str, tuple[int, ...]]:
-    """What must agree: a merge may be stored in another dtype than its parents."""
-    return {name: spec.shape for name, spec in source.specs.items()}
+def _shapes(source: FileSource) -> dict[str, tuple[bool, tuple[int, ...]]]:
+    """What must agree: a merge may be stored in another dtype than its parents, if that is a float."""
+    return {n: (spec.dtype in FLOAT_DTYPES, spec.shape) for n, spec in source.specs.items()}
 
 
 def _pair(engine: Engine, release: FileSource, left: Candidate, right: Candidate) -> Finding | None:

@@ -25,7 +25,7 @@ from parentage.manifest.errors import (
 from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.hashing import Progress
 from parentage.manifest.lineage import Lineage
-from parentage.manifest.model import Model, model_of
+from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
 from parentage.verify import parents as parenthood
@@ -155,6 +155,7 @@ def _examine(
     if state.demands.level == "integrity":
         state.not_checked.append("the recipe: nothing was recomputed")
         return
+    state.not_checked += _beside_the_tensors(model)
     given, notes = parenthood.load(  # (6)
         parents,
         against,
@@ -165,6 +166,28 @@ def _examine(
     )
     state.findings += notes
     _history(state, model, lineage, given)
+
+
+def _beside_the_tensors(model: Model) -> list[str]:
+    """Say what a release holds that loaders may read and no recipe is about."""
+    said = {
+        ".onnx": "the graph of {}: signed, but recipes are about initialisers, not about nodes and constants",
+        ".gguf": "the metadata of {} (hyperparameters, tokenizer): signed, but recipes are about tensors",
+    }
+    notes = [
+        text.format(name)
+        for name in sorted(model.headers)
+        for suffix, text in said.items()
+        if name.endswith(suffix)
+    ]
+    named = {n for n in model.files.files if n.endswith((*READERS, *PICKLED))}
+    others = sorted(named - set(model.headers) - {table.LEAVES})
+    if others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        notes.append(
+            f"other weights in this release: {shown}: signed, but recipes are not about them"
+        )
+    return notes
 
 
 def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:

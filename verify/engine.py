@@ -22,7 +22,7 @@ from parentage.manifest import digest
 from parentage.manifest.errors import CannotRunError
 from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.steps import DECLARED, Step
-from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
+from parentage.manifest.tensor import TensorSpec
 from parentage.verify.methods import METHODS
 from parentage.verify.methods.base import Method
 from parentage.verify.sources import Scratch, Source
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Elements [start, stop) of a tensor."""
+    """Units [start, stop) of a tensor: elements, or bytes where an element is no whole byte."""
 
     name: str
     start: int
@@ -123,11 +123,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def chunks_of(spec: TensorSpec) -> Iterator[Chunk]:
-    """Cut a tensor into chunks; a tensor of sub-byte elements stays whole."""
-    bits = DTYPE_BITS[spec.dtype]
-    size = CHUNK_BYTES * 8 // bits if bits >= 8 else spec.elements
-    for start in range(0, spec.elements, max(size, 1)):
-        yield Chunk(spec.name, start, min(start + size, spec.elements))
+    """Cut a tensor into chunks of whole units."""
+    size = CHUNK_BYTES // spec.unit
+    for start in range(0, spec.units, size):
+        yield Chunk(spec.name, start, min(start + size, spec.units))
 
 
 class StepSource:

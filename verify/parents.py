@@ -15,8 +15,9 @@ from parentage.manifest.digest import Profile
 from parentage.manifest.errors import ParentageError
 from parentage.manifest.hashing import Progress, hash_model
 from parentage.manifest.lineage import Parent
-from parentage.manifest.model import Model, open_model
+from parentage.manifest.model import Model
 from parentage.verify.verdict import Finding, finding
+from parentage.verify.weights import is_pickled, open_weights
 
 if TYPE_CHECKING:
     from parentage.verify.sources import FileSource
@@ -70,11 +71,13 @@ def load(
     wanted = [(name, path, False) for name, path in parents]
     for name, path, suspect in [*wanted, *((None, path, True) for path in against)]:
         try:
-            model = stack.enter_context(open_model(path))
+            model = stack.enter_context(open_weights(path))
             found = hash_model(model, profiles=profiles, threads=threads, progress=progress)
         except ParentageError as error:
             notes.append(unreadable(path, error))
             continue
+        if is_pickled(path):
+            notes.append(_pickled(path))
         label = path.name or str(path)
         candidates.append(Candidate(label, model, found.roots, name, suspect))
     return candidates, notes
@@ -107,6 +110,15 @@ def _another(declared: Sequence[Parent], candidate: Candidate) -> Finding:
         expected=str(dict(wanted.weights)) if wanted else "one of the declared parents' roots",
         found=str(dict(candidate.roots)),
         hint="give the weights with the declared root, or --against them to look for a hidden merge",
+    )
+
+
+def _pickled(path: Path) -> Finding:
+    return finding(
+        "read-from-pickle",
+        "these weights are a pickle: torch.load(weights_only=True) read its tensors, and passed over the rest",
+        refutes=False,
+        where=str(path),
     )
 
 

@@ -15,14 +15,15 @@ from parentage.manifest.digest import CHUNK, Profile
 from parentage.manifest.errors import ParentMissingError, RecipeError, UsageError
 from parentage.manifest.files import open_files
 from parentage.manifest.hashing import Progress, default_threads
-from parentage.manifest.model import Model, open_model
+from parentage.manifest.model import Model
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.steps import DECLARED
-from parentage.manifest.tensor import TensorSpec
+from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
 from parentage.manifest.wire import DigestSet
 from parentage.verify import engine
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.weights import open_weights, with_roots
 
 #: Chunks computed ahead of the one being written, per thread: bounds memory.
 _AHEAD: Final = 2
@@ -82,8 +83,9 @@ def merge(
         )
     runner = Engine(engine.pick_device(device), threads or default_threads(), progress)
     with ExitStack() as stack:
-        models = {name: stack.enter_context(open_model(path)) for name, path in parents.items()}
+        models = {name: stack.enter_context(open_weights(path)) for name, path in parents.items()}
         bound = engine.bind(recipe.steps, {name: FileSource(m) for name, m in models.items()})
+        _check_dtypes(bound[recipe.steps[-1].id])
         staging = out.with_name(f".{out.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
         with atomic.reporting(staging):
@@ -95,7 +97,7 @@ def merge(
             result = build.declare(
                 staging,
                 recipe,
-                parents=parents,
+                parents=with_roots(parents, profiles),
                 step_outputs=outputs,
                 profiles=profiles,
                 created=created,
@@ -108,6 +110,18 @@ def merge(
             shutil.rmtree(staging, ignore_errors=True)
             raise
     return result
+
+
+def _check_dtypes(source: StepSource) -> None:
+    """Check that safetensors has a name for every dtype."""
+    for name, spec in source.specs.items():
+        if spec.dtype not in DTYPE_BITS:
+            raise RecipeError(
+                "safetensors has no such dtype",
+                where=f"step {source.step.id}: {name}",
+                found=spec.dtype,
+                hint="write the GGUF file with its own tools, then parentage declare",
+            )
 
 
 def _step_outputs(

@@ -51,7 +51,7 @@ def _open(step: StepSource, name: str) -> TensorResult:
     return TensorResult(
         name=name,
         rung=Rung.UNPROVEN,
-        elements=step.specs[name].elements,
+        elements=step.specs[name].units,
         engine=step.method.variants[0].partition("/")[0],
     )
 
@@ -71,7 +71,7 @@ def _exact(
         name: TensorResult(
             name=name,
             rung=Rung.REFUTED if best[name][chosen].differing else Rung.EXACT,
-            elements=step.specs[name].elements,
+            elements=step.specs[name].units,
             differing=best[name][chosen].differing,
             engine=chosen,
             first=best[name][chosen].first,

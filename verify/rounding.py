@@ -78,7 +78,7 @@ def round_once(exact: Tensor, dtype: str) -> Tensor:
     elif dtype == "F32":
         rounded = exact.to(torch.float32)
     else:
-        rounded = _to_odd(exact).to(DTYPES[dtype])
+        rounded = to_odd(exact).to(DTYPES[dtype])
     # A NaN would survive in the sum: far cheaper than asking every element.
     if not bool(rounded.sum(dtype=torch.float32).isfinite()):
         missing = exact.isnan()
@@ -87,7 +87,7 @@ def round_once(exact: Tensor, dtype: str) -> Tensor:
     return rounded
 
 
-def _to_odd(exact: Tensor) -> Tensor:
+def to_odd(exact: Tensor) -> Tensor:
     """Round float64 to fp32 towards zero, and set the last bit where that was inexact."""
     nearest = exact.to(torch.float32)
     back = nearest.to(torch.float64)
@@ -106,14 +106,14 @@ def addcmul_is_fused() -> bool:
     return bool((torch.addcmul(minus, ones, ones) == 2.0**-24).all())
 
 
-def fma(total: Tensor, values: Tensor, factor: float) -> Tensor:
+def fma(total: Tensor, values: Tensor, factor: float | Tensor) -> Tensor:
     """Return fp32 `total + values * factor`, rounded once; `total` may be overwritten.
 
     `factor` must be exact in fp32. On a device whose kernel is not fused the exact product is
     formed in float64, and the sum rounded to odd there (its error comes from TwoSum, Knuth 4.2.2).
     """
     if total.device.type == "cpu" and addcmul_is_fused():
-        return total.addcmul_(values, torch.tensor(factor, dtype=torch.float32))
+        return total.addcmul_(values, torch.as_tensor(factor, dtype=torch.float32))
     product = values.to(torch.float64) * factor
     addend = total.to(torch.float64)
     rounded = product + addend

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.model import Model
-from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
+from parentage.manifest.tensor import TensorSpec
 from parentage.verify.rounding import STORED
 
 
@@ -92,7 +92,7 @@ class FileSource:
         """Return elements [start, stop): raw bytes for dtypes that torch has no name for."""
         tensor = self.model.tensors[name]
         dtype = STORED.get(tensor.spec.dtype, torch.uint8)
-        width = max(DTYPE_BITS[tensor.spec.dtype] // 8, 1)
+        width = tensor.spec.unit
         view, values = scratch.host((stop - start) * width)
         self.model.file_of(tensor).read_into(view, tensor.start + start * width)
         return values.view(dtype).to(scratch.device)

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "merge": "run a recipe, write the weights, declare and sign them",
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
+    "identify": "say whose weights these are",
 }
 
 _EPILOG: Final = """\b

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -77,10 +77,12 @@ def command(
     from parentage.manifest.build import declare
     from parentage.manifest.errors import UsageError
     from parentage.manifest.recipe import Recipe, load
+    from parentage.verify.weights import with_roots
 
     if sum((recipe_path is not None, mergekit_path is not None, observed)) != 1:
         raise UsageError("give one of --recipe, --mergekit, --observed")
     given = named_parents(parents)
+    profiles: Any = digests or ("ptd1-b3",)
     if recipe_path is not None:
         recipe = load(recipe_path)
     elif mergekit_path is not None:
@@ -95,9 +97,9 @@ def command(
         declared = declare(
             model,
             recipe,
-            parents=given,
+            parents=with_roots(given, profiles),
             step_outputs=named_parents(step_outputs),
-            profiles=digests or ("ptd1-b3",),  # type: ignore[arg-type]
+            profiles=profiles,
             threads=threads,
             progress=bar,
         )

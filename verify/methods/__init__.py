@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import adapter_steps, edit_steps, layout_steps, merge_steps, steps
+from parentage.manifest import (
+    adapter_steps,
+    edit_steps,
+    layout_steps,
+    merge_steps,
+    quantise_steps,
+    row_steps,
+    steps,
+)
 from parentage.verify.methods.abliterate import abliterate
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.dora import dora_merge
+from parentage.verify.methods.join_rows import join_rows
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.layout import assemble, layout
 from parentage.verify.methods.lora import lora_merge
@@ -23,6 +32,9 @@ from parentage.verify.methods.model_stock import model_stock
 from parentage.verify.methods.multislerp import multislerp
 from parentage.verify.methods.nearswap import nearswap
 from parentage.verify.methods.nuslerp import nuslerp
+from parentage.verify.methods.quantise_gguf import quantise_gguf
+from parentage.verify.methods.quantise_nf4 import quantise_nf4
+from parentage.verify.methods.quantise_rtn import quantise_rtn
 from parentage.verify.methods.ram import ram
 from parentage.verify.methods.running_mean import running_mean
 from parentage.verify.methods.scale import scale
@@ -41,7 +53,11 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     layout_steps.Layout: layout,
     layout_steps.VocabResize: vocab_resize,
     steps.LayerSelect: layer_select,
-    steps.Cast: cast,
+    quantise_steps.Cast: cast,
+    quantise_steps.QuantiseRtn: quantise_rtn,
+    quantise_steps.QuantiseNf4: quantise_nf4,
+    quantise_steps.QuantiseGguf: quantise_gguf,
+    row_steps.JoinRows: join_rows,
     steps.Scale: scale,
     adapter_steps.LoraMerge: lora_merge,
     adapter_steps.DoraMerge: dora_merge,
