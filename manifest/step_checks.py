@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from parentage.manifest.errors import RecipeError
+from parentage.manifest.layout_steps import Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     ModelStock,
@@ -25,7 +26,7 @@ from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
     **dict.fromkeys((Slerp, LoraMerge, NearSwap, ArceeFusion), 2),
-    **dict.fromkeys((Copy, Rename, Cast, Scale), 1),
+    **dict.fromkeys((Copy, Rename, Tie, Cast, Scale), 1),
 }
 _BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
 

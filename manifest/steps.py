@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from parentage.manifest.layout_steps import Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -211,5 +212,6 @@ Merge = (
     | ArceeFusion
     | Ram
 )
-Step = Copy | Rename | Cast | Scale | LayerSelect | Merge | LoraMerge | Training | Opaque
+Layout = Rename | Tie | LayerSelect
+Step = Copy | Layout | Cast | Scale | Merge | LoraMerge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

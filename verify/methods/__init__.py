@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import merge_steps, steps
+from parentage.manifest import layout_steps, merge_steps, steps
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
-from parentage.verify.methods.copies import copy, layer_select, rename
+from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.lora import lora_merge
 from parentage.verify.methods.model_stock import model_stock
@@ -31,6 +31,7 @@ from parentage.verify.sources import Source
 METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
+    layout_steps.Tie: tie,
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
     steps.Scale: scale,

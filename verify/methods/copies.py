@@ -1,4 +1,4 @@
-"""copy/v1, rename/v1 and layer_select/v1: tensors moved, never changed."""
+"""copy/v1, rename/v1, tie/v1 and layer_select/v1: tensors moved, never changed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
+from parentage.manifest.layout_steps import Tie
 from parentage.manifest.steps import Copy, LayerSelect, Rename
 from parentage.manifest.tensor import TensorSpec
 from parentage.manifest.wire import matches
@@ -69,6 +70,22 @@ def rename(step: Rename, inputs: Mapping[str, Source]) -> Copies:
     origin: dict[str, tuple[Source, str]] = {}
     for old in source.specs:
         new = step.params.names.get(old, old)
+        if new in origin:
+            raise RecipeError("two tensors get one name", where=f"step {step.id}", found=new)
+        origin[new] = (source, old)
+    return Copies(origin)
+
+
+def tie(step: Tie, inputs: Mapping[str, Source]) -> Copies:
+    """Bind tie/v1: all tensors, some under a second name as well.
+
+    mergekit 0.1.5 reads a model's embeddings where the others have an `lm_head` and it has none.
+    """
+    source = inputs[step.inputs[0]]
+    origin = {name: (source, name) for name in source.specs}
+    for new, old in step.params.names.items():
+        if old not in source.specs:
+            raise ShapeMismatchError("no such tensor to tie to", where=f"step {step.id}", found=old)
         if new in origin:
             raise RecipeError("two tensors get one name", where=f"step {step.id}", found=new)
         origin[new] = (source, old)
