@@ -22,6 +22,7 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.steps import Cast, Copy, LayerSelect, LoraMerge, Rename, Scale, Step
+from parentage.manifest.vocab_steps import VocabPermute, check_vocab_permute
 from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
@@ -129,5 +130,6 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     ModelStock: _check_model_stock,
     Ram: _check_ram,
     LayerSelect: _check_slices,
+    VocabPermute: check_vocab_permute,
     Cast: _check_cast,
 }

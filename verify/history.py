@@ -16,6 +16,7 @@ from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
 from parentage.verify.parents import Candidate, same_root
+from parentage.verify.freedom import settle
 from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source
@@ -143,6 +144,7 @@ def _final(runner: Engine, outcome: Outcome, release: FileSource, source: StepSo
         outcome.findings += structure
         return _line(step, Rung.REFUTED, structure[0].message)
     outcome.tensors = compare(runner, release, source)
+    settle(source, outcome.tensors)
     rung, summary = summarise(outcome.tensors)
     used = outcome.tensors[0].engine if outcome.tensors else ""
     refuted = [result for result in outcome.tensors if result.rung == Rung.REFUTED]
@@ -218,6 +220,7 @@ def _intermediate(runner: Engine, outcome: Outcome, source: StepSource) -> StepR
         source.variant = variant
         found = engine.roots(runner, source, profiles)
         if found == dict(step.output):
+            source.confirmed = True
             summary = f"rung A: recomputed weights root equals the declared one under {variant}"
             return _line(step, Rung.EXACT, summary, used=variant, tensors=len(source.specs))
     source.variant = source.method.variants[0]

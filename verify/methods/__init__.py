@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import layout_steps, merge_steps, steps
+from parentage.manifest import layout_steps, merge_steps, steps, vocab_steps
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
@@ -25,6 +25,7 @@ from parentage.verify.methods.scale import scale
 from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
+from parentage.verify.methods.vocab_permute import vocab_permute
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -32,6 +33,7 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
     layout_steps.Tie: tie,
+    vocab_steps.VocabPermute: vocab_permute,
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
     steps.Scale: scale,
