@@ -135,8 +135,7 @@ def flag(config: Config, key: str, *, default: bool, where: str) -> bool:
         setting = next((scope[key] for scope in scopes if key in scope), default)
         if not isinstance(setting, bool):
             # A number is as good to mergekit: 0.0 is false.
-            number = scalar(setting, where) if isinstance(setting, int | str) else ""
-            setting = {"0": False, "1": True}.get(number.removesuffix(".0"), setting)
+            setting = {"0": False, "0.0": False, "1": True, "1.0": True}.get(str(setting), setting)
         found.add(setting if isinstance(setting, bool) else str(setting))
     if len(found) != 1 or not all(isinstance(value, bool) for value in found):
         raise RecipeError(f"{key} is not one true or false", where=where, found=str(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from parentage.manifest.checkpoint_steps import CheckpointMerge, check_checkpoint_merge
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.layout_steps import Tie
 from parentage.manifest.merge_steps import (
@@ -131,5 +132,6 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     Ram: _check_ram,
     LayerSelect: _check_slices,
     VocabPermute: check_vocab_permute,
+    CheckpointMerge: check_checkpoint_merge,
     Cast: _check_cast,
 }

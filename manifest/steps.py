@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from parentage.manifest.checkpoint_steps import CheckpointMerge
 from parentage.manifest.layout_steps import Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
@@ -221,6 +222,7 @@ Merge = (
     | NearSwap
     | ArceeFusion
     | Ram
+    | CheckpointMerge
 )
 Layout = Rename | Tie | LayerSelect | VocabPermute
 Step = Copy | Layout | Cast | Scale | Merge | LoraMerge | Training | Opaque

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import layout_steps, merge_steps, steps, vocab_steps
+from parentage.manifest import checkpoint_steps, layout_steps, merge_steps, steps, vocab_steps
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
+from parentage.verify.methods.checkpoint_merge import checkpoint_merge
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.lora import lora_merge
@@ -33,6 +34,7 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
     layout_steps.Tie: tie,
+    checkpoint_steps.CheckpointMerge: checkpoint_merge,
     vocab_steps.VocabPermute: vocab_permute,
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
