@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from parentage.manifest.errors import RecipeError
+from parentage.manifest.recipe import MAX_STEPS
 from parentage.manifest.tensor import TensorSpec
 
 Document = dict[str, Any]
@@ -50,6 +51,8 @@ class Merge(msgspec.Struct):
 
     def add(self, step: Document, specs: Mapping[str, TensorSpec]) -> Checkpoint:
         """Append a step; its number is its id."""
+        if len(self.steps) >= MAX_STEPS:
+            raise RecipeError("recipe with too many steps", expected=f"<= {MAX_STEPS}")
         step["id"] = f"step-{len(self.steps) + 1}"
         self.steps.append(step)
         return Checkpoint(step["id"], specs)
