@@ -117,13 +117,6 @@ class Scale(StepBase, frozen=True, kw_only=True, tag="scale/v1"):
     params: ScaleParams
 
 
-class AlphaOverride(Wire, frozen=True, kw_only=True):
-    """Another alpha for some tensors; the first matching entry wins."""
-
-    tensors: Annotated[tuple[Glob, ...], msgspec.Meta(min_length=1)]
-    alpha: Ratio
-
-
 class LoraParams(Wire, frozen=True, kw_only=True):
     """W + s B A, s = alpha / r (LoRA) or alpha / sqrt(r) (rsLoRA).
 
@@ -132,14 +125,12 @@ class LoraParams(Wire, frozen=True, kw_only=True):
         rs_lora: whether `use_rslora` was set.
         prefix: what the adapter's names carry before the base's names.
         fan_in_fan_out: whether W is stored transposed (in, out).
-        overrides: another alpha for some tensors of the base (`alpha_pattern`).
     """
 
     alpha: Ratio
     rs_lora: bool = False
     prefix: str = "base_model.model."
     fan_in_fan_out: bool = False
-    overrides: tuple[AlphaOverride, ...] = ()
 
 
 class LoraMerge(StepBase, frozen=True, kw_only=True, tag="lora_merge/v1"):

@@ -21,7 +21,7 @@ from torch import Tensor
 from parentage.manifest.errors import ShapeMismatchError
 from parentage.manifest.steps import LoraMerge
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.manifest.wire import matches, ratio
+from parentage.manifest.wire import ratio
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
 from parentage.verify.sources import Scratch, Source
@@ -102,11 +102,9 @@ class LoraMethod:
             )
         return right[0]
 
-    def scale(self, name: str) -> float:
-        """Return a tensor's s, rounded to float64 once."""
-        params, rank = self._step.params, self._pairs[name][2]
-        others = (o.alpha for o in params.overrides if matches(name, o.tensors))
-        alpha = ratio(next(others, params.alpha))
+    def scale(self, rank: int) -> float:
+        """Return s, rounded to float64 once."""
+        alpha = ratio(self._step.params.alpha)
         if not self._step.params.rs_lora:
             return float(alpha / rank)
         with localcontext() as context:
@@ -120,7 +118,7 @@ class LoraMethod:
         if name not in self._pairs:
             return base
         store = self.specs[name].dtype
-        scale = self.scale(name)
+        scale = self.scale(self._pairs[name][2])
         if variant == "parentage-1":
             delta = self._delta(name, start, stop, scratch).mul_(scale)
             return round_once(base.to(torch.float64).add(delta), store)
@@ -166,7 +164,7 @@ class LoraMethod:
         if self.deterministic or name not in self._pairs or store not in FLOAT_DTYPES:
             return None
         rank = self._pairs[name][2]
-        scale = self.scale(name)
+        scale = self.scale(rank)
         base = self._base.read(name, start, stop, scratch).to(torch.float64)
         delta = self._delta(name, start, stop, scratch).mul_(scale)
         size = self._delta(name, start, stop, scratch, absolute=True).mul_(abs(scale))
