@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from parentage.manifest.checkpoint_steps import CheckpointMerge, check_checkpoint_merge
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.layout_steps import Tie
+from parentage.manifest.layout_checks import LAYOUT_CHECKS
+from parentage.manifest.layout_steps import Layout, Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     ModelStock,
@@ -28,7 +29,7 @@ from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
     **dict.fromkeys((Slerp, LoraMerge, NearSwap, ArceeFusion), 2),
-    **dict.fromkeys((Copy, Rename, Tie, Cast, Scale), 1),
+    **dict.fromkeys((Copy, Rename, Tie, Layout, Cast, Scale), 1),
 }
 _BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
 
@@ -134,4 +135,5 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     VocabPermute: check_vocab_permute,
     CheckpointMerge: check_checkpoint_merge,
     Cast: _check_cast,
+    **LAYOUT_CHECKS,
 }

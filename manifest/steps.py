@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from parentage.manifest.checkpoint_steps import CheckpointMerge
-from parentage.manifest.layout_steps import Tie
+from parentage.manifest.layout_steps import Assemble, Layout, Tie, VocabResize
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -215,6 +215,6 @@ Merge = (
     | Ram
     | CheckpointMerge
 )
-Layout = Rename | Tie | LayerSelect | VocabPermute
-Step = Copy | Layout | Cast | Scale | Merge | LoraMerge | Training | Opaque
+Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | VocabPermute
+Step = Moved | Cast | Scale | Merge | LoraMerge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -41,6 +42,15 @@ class Scratch:
         return memoryview(buffer)[:nbytes], torch.frombuffer(
             buffer, dtype=torch.uint8, count=nbytes
         )
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Take back what is handed out inside: it must have been copied by the end."""
+        mark = self._next
+        try:
+            yield
+        finally:
+            self._next = mark
 
     def tensor(self, elements: int, dtype: torch.dtype) -> Tensor:
         """Return an uninitialised tensor on the device, valid until the next `reset`."""

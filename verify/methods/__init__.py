@@ -16,6 +16,7 @@ from parentage.verify.methods.cast import cast
 from parentage.verify.methods.checkpoint_merge import checkpoint_merge
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.karcher import karcher
+from parentage.verify.methods.layout import assemble, layout
 from parentage.verify.methods.lora import lora_merge
 from parentage.verify.methods.model_stock import model_stock
 from parentage.verify.methods.multislerp import multislerp
@@ -27,6 +28,7 @@ from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
 from parentage.verify.methods.vocab_permute import vocab_permute
+from parentage.verify.methods.vocab import vocab_resize
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -36,6 +38,9 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     layout_steps.Tie: tie,
     checkpoint_steps.CheckpointMerge: checkpoint_merge,
     vocab_steps.VocabPermute: vocab_permute,
+    layout_steps.Assemble: assemble,
+    layout_steps.Layout: layout,
+    layout_steps.VocabResize: vocab_resize,
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
     steps.Scale: scale,
