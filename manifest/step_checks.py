@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
 from parentage.manifest.checkpoint_steps import CheckpointMerge, check_checkpoint_merge
+from parentage.manifest.edit_steps import Abliterate, RunningMean
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.layout_checks import LAYOUT_CHECKS
 from parentage.manifest.layout_steps import Layout, Tie
@@ -23,12 +25,12 @@ from parentage.manifest.merge_steps import (
     TaskVectorOverride,
     WeightedSum,
 )
-from parentage.manifest.steps import Cast, Copy, LayerSelect, LoraMerge, Rename, Scale, Step
+from parentage.manifest.steps import Cast, Copy, LayerSelect, Rename, Scale, Step
 from parentage.manifest.vocab_steps import VocabPermute, check_vocab_permute
 from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
-    **dict.fromkeys((Slerp, LoraMerge, NearSwap, ArceeFusion), 2),
+    **dict.fromkeys((Slerp, LoraMerge, DoraMerge, Abliterate, NearSwap, ArceeFusion), 2),
     **dict.fromkeys((Copy, Rename, Tie, Layout, Cast, Scale), 1),
 }
 _BASED: Final = (WeightedSum, TaskArithmetic, NuSlerp, MultiSlerp, ModelStock, Sce, Ram)
@@ -124,6 +126,24 @@ def _check_cast(step: Cast, where: str) -> None:
         raise RecipeError("cast without a store dtype", where=where, expected="arithmetic.store")
 
 
+def _check_running_mean(step: RunningMean, where: str) -> None:
+    decay = step.params.decay
+    if decay is not None and not 0 <= ratio(decay) <= 1:
+        raise RecipeError("decay is no share", where=where, expected="0 to 1", found=decay)
+    if step.witness:
+        raise RecipeError("a running mean has no scalars to witness", where=where)
+
+
+def _check_dora(step: DoraMerge, where: str) -> None:
+    if step.params.fan_in_fan_out:
+        raise RecipeError(
+            "DoRA of transposed weights",
+            where=where,
+            found="fanInFanOut",
+            hint="transpose them with layout/v1 before and after",
+        )
+
+
 _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     WeightedSum: _check_weighted_sum,
     TaskArithmetic: _check_task_arithmetic,
@@ -135,5 +155,7 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     VocabPermute: check_vocab_permute,
     CheckpointMerge: check_checkpoint_merge,
     Cast: _check_cast,
+    RunningMean: _check_running_mean,
+    DoraMerge: _check_dora,
     **LAYOUT_CHECKS,
 }

@@ -10,7 +10,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
 from parentage.manifest.checkpoint_steps import CheckpointMerge
+from parentage.manifest.edit_steps import Abliterate, RunningMean
 from parentage.manifest.layout_steps import Assemble, Layout, Tie, VocabResize
 from parentage.manifest.merge_steps import (
     ArceeFusion,
@@ -117,29 +119,6 @@ class Scale(StepBase, frozen=True, kw_only=True, tag="scale/v1"):
     params: ScaleParams
 
 
-class LoraParams(Wire, frozen=True, kw_only=True):
-    """W + s B A, s = alpha / r (LoRA) or alpha / sqrt(r) (rsLoRA).
-
-    Attributes:
-        alpha: `lora_alpha` of the adapter.
-        rs_lora: whether `use_rslora` was set.
-        prefix: what the adapter's names carry before the base's names.
-        fan_in_fan_out: whether W is stored transposed (in, out).
-    """
-
-    alpha: Ratio
-    rs_lora: bool = False
-    prefix: str = "base_model.model."
-    fan_in_fan_out: bool = False
-
-
-class LoraMerge(StepBase, frozen=True, kw_only=True, tag="lora_merge/v1"):
-    """An adapter (second input) folded into a model (first input)."""
-
-    arithmetic: Arithmetic
-    params: LoraParams
-
-
 class Material(Wire, frozen=True, kw_only=True):
     """A file or data set by digest."""
 
@@ -213,8 +192,10 @@ Merge = (
     | NearSwap
     | ArceeFusion
     | Ram
+    | RunningMean
     | CheckpointMerge
 )
 Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | VocabPermute
-Step = Moved | Cast | Scale | Merge | LoraMerge | Training | Opaque
+Edit = Cast | Scale | LoraMerge | DoraMerge | Abliterate
+Step = Moved | Edit | Merge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

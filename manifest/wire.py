@@ -25,7 +25,10 @@ Ratio = Annotated[
 ]
 Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 FloatDtype = Literal["F64", "F32", "F16", "BF16"]
-ProfileName = Literal["parentage-1", "mk-0.1.5", "mk-0.1.4", "peft", "webui", "supermerger", "sd-mecha"]
+ProfileName = Literal[
+    *("parentage-1", "mk-0.1.5", "mk-0.1.4", "peft", "torch-swa", "torch-fp32"),
+    *("webui", "supermerger", "sd-mecha"),
+]
 DigestSet = dict[Literal["ptd1-b3", "ptd1-sha256"], Hex]
 
 
@@ -45,7 +48,8 @@ class Arithmetic(Wire, frozen=True, kw_only=True):
 
     Attributes:
         profile: named arithmetic; docs/engines.md gives each, operation by operation.
-        compute: mergekit's `dtype`; only for the mk profiles. None: the inputs' own dtype.
+        compute: mergekit's `dtype`, or that of a running mean; only for the mk profiles and torch-swa.
+            None: the inputs' own dtype.
         store: dtype of the output. None: `compute`, else the first input's dtype.
     """
 

@@ -7,10 +7,8 @@ are read, small gaps with them, and the block is kept for the chunks that follow
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
 from math import prod
 from typing import Final, Protocol
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import TensorSpec
+from parentage.verify.kept import Kept
 from parentage.verify.rounding import STORED
 from parentage.verify.sources import Scratch, Source
 
@@ -29,7 +28,7 @@ MAX_ELEMENTS: Final = 1 << 40
 #: Bytes of a block of a permuted tensor.
 BLOCK: Final = 32 << 20
 #: Blocks kept for each step: chunks at work may lie on both sides of a border.
-_KEPT: Final = 2
+KEPT: Final = 2
 #: Elements read at a time: what a source computes, it computes in float64.
 _PIECE: Final = 1 << 18
 #: Bytes that are read over: one more read costs as much.
@@ -184,25 +183,6 @@ def _place(out: Tensor, tile: Tensor, at: int, start: int, stop: int) -> None:
     out[low - start : high - start] = flat[low - at : high - at]
 
 
-class Blocks:
-    """The blocks of a step's permuted tensors that were made last."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int, str], Tensor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str, number: int, device: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return a block, made once however many chunks ask at a time."""
-        key = (name, number, device)
-        with self._lock:
-            if key not in self._kept:
-                while len(self._kept) >= _KEPT:
-                    self._kept.popitem(last=False)
-                self._kept[key] = make()
-            self._kept.move_to_end(key)
-            return self._kept[key]
-
-
 class Permuted:
     """A source seen with the dimensions `view`, these in another order."""
 
@@ -213,7 +193,7 @@ class Permuted:
         shape: tuple[int, ...],
         view: Sequence[int],
         order: Sequence[int],
-        blocks: Blocks,
+        blocks: Kept[Tensor],
     ) -> None:
         self.dtype, self.shape = origin.spec.dtype, shape
         self._name, self._origin, self._blocks = name, origin, blocks
@@ -231,7 +211,6 @@ class Permuted:
         """Return elements [start, stop)."""
         out = scratch.tensor(stop - start, STORED[self.dtype])
         whole = self._sizes[self._axis] * self._unit
-        each = -(-self._sizes[self._axis] // self._count)
         at = start
         while at < stop:
             prefix, rest = divmod(at, whole)
@@ -239,9 +218,7 @@ class Permuted:
             begin = prefix * whole + number * self._count * self._unit
             with scratch.borrowed():
                 block = self._blocks.get(
-                    self._name,
-                    prefix * each + number,
-                    str(scratch.device),
+                    (self._name, prefix, number, str(scratch.device)),
                     lambda prefix=prefix, number=number: self._make(prefix, number, scratch),  # type: ignore[misc]
                 )
             _place(out, block, begin, start, stop)

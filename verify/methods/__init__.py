@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from parentage.manifest import checkpoint_steps, layout_steps, merge_steps, steps, vocab_steps
+from parentage.manifest import (
+    adapter_steps,
+    checkpoint_steps,
+    edit_steps,
+    layout_steps,
+    merge_steps,
+    steps,
+    vocab_steps,
+)
+from parentage.verify.methods.abliterate import abliterate
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
 from parentage.verify.methods.checkpoint_merge import checkpoint_merge
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
+from parentage.verify.methods.dora import dora_merge
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.layout import assemble, layout
 from parentage.verify.methods.lora import lora_merge
@@ -23,12 +33,13 @@ from parentage.verify.methods.multislerp import multislerp
 from parentage.verify.methods.nearswap import nearswap
 from parentage.verify.methods.nuslerp import nuslerp
 from parentage.verify.methods.ram import ram
+from parentage.verify.methods.running_mean import running_mean
 from parentage.verify.methods.scale import scale
 from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
-from parentage.verify.methods.vocab_permute import vocab_permute
 from parentage.verify.methods.vocab import vocab_resize
+from parentage.verify.methods.vocab_permute import vocab_permute
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -44,7 +55,10 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.LayerSelect: layer_select,
     steps.Cast: cast,
     steps.Scale: scale,
-    steps.LoraMerge: lora_merge,
+    adapter_steps.LoraMerge: lora_merge,
+    adapter_steps.DoraMerge: dora_merge,
+    edit_steps.Abliterate: abliterate,
+    edit_steps.RunningMean: running_mean,
     merge_steps.WeightedSum: weighted_sum,
     merge_steps.TaskArithmetic: task_arithmetic,
     merge_steps.Slerp: slerp,

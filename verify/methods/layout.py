@@ -30,8 +30,9 @@ from parentage.manifest.layout_steps import (
 from parentage.manifest.patterns import fill, match, placeholders
 from parentage.manifest.tensor import TensorSpec
 from parentage.manifest.wire import matches
+from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval
-from parentage.verify.moves import Blocks, Cut, Joined, Move, Origin, Permuted, bounded, movable
+from parentage.verify.moves import KEPT, Cut, Joined, Move, Origin, Permuted, bounded, movable
 from parentage.verify.sources import Scratch, Source
 
 MAX_TENSORS = 1_000_000
@@ -93,7 +94,8 @@ class _Rules:
     def __init__(self, step: Layout, source: Source) -> None:
         self.where = f"step {step.id}"
         self.out = Moves(self.where)
-        self._source, self._blocks = source, Blocks()
+        self._source = source
+        self._blocks: Kept[Tensor] = Kept(KEPT)
         self._touched: set[str] = set()
 
     def apply(self, rule: LayoutRule) -> None:

@@ -6,7 +6,6 @@ order, one division by their number, one rounding).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from math import prod
 
@@ -18,6 +17,7 @@ from parentage.manifest.errors import ShapeMismatchError
 from parentage.manifest.layout_steps import RowIndex, RowMean, RowRange, VocabResize
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import matches
+from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.moves import bounded, movable
 from parentage.verify.rounding import STORED, round_once
@@ -60,8 +60,7 @@ class VocabMethod:
         self.where = f"step {step.id}"
         self._base, self._inputs = inputs[step.inputs[0]], inputs
         self._indices: dict[tuple[str, str], Tensor] = {}
-        self._means: dict[tuple[str, int], Tensor] = {}
-        self._lock = threading.Lock()
+        self._means: Kept[Tensor] = Kept(4)
         self._segments = {
             name: [self._segment(name, rows) for rows in step.params.rows]
             for name in self._base.specs
@@ -184,10 +183,8 @@ class VocabMethod:
 
     def _mean(self, name: str, at: int) -> Tensor:
         """Return the mean of a segment's source rows, found once."""
-        with self._lock:
-            if (name, at) not in self._means:
-                self._means[name, at] = self._found_mean(name, self._segments[name][at].source)
-            return self._means[name, at]
+        source = self._segments[name][at].source
+        return self._means.get((name, at), lambda: self._found_mean(name, source))
 
     def _found_mean(self, name: str, source: Source) -> Tensor:
         spec = source.specs[name]
