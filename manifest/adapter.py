@@ -20,7 +20,8 @@ from parentage.manifest.recipe import Recipe, parse
 
 MEDIA_TYPE: Final = "application/vnd.peft.adapter-config+json"
 PREFIX: Final = "base_model.model."
-_READ: Final = {"peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "bias"} | {
+_MAGNITUDE: Final = (".lora_magnitude_vector.weight", ".lora_magnitude_vector")
+_READ: Final = {"use_dora", "peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "bias"} | {
     *("rank_pattern", "alpha_pattern", "init_lora_weights")
 }
 #: Options that say how an adapter was trained or where, not how it is merged.
@@ -39,12 +40,14 @@ class Adapter(msgspec.Struct, frozen=True):
     """An adapter as read.
 
     Attributes:
-        params: of a lora_merge step.
+        op: of the step that folds it in.
+        params: of that step.
         targets: tensors of the base that it changes.
         sha256: of adapter_config.json.
         text: its bytes.
     """
 
+    op: str
     params: dict[str, Any]
     targets: tuple[str, ...]
     sha256: str
@@ -73,7 +76,7 @@ def load_adapter(folder: Path, *, parents: Mapping[str, Path], store: str | None
     name = name or ("adapter" if base != "adapter" else "lora")
     adapter = read_adapter(folder)
     arithmetic = {"profile": "peft"} | ({"store": store} if store else {})
-    step = {"id": "merge", "op": "lora_merge/v1", "inputs": [base, name]}
+    step = {"id": "merge", "op": adapter.op, "inputs": [base, name]}
     return parse(
         {
             "version": "0.1",
@@ -134,7 +137,8 @@ def _adapter(model: Model) -> Adapter:
         "overrides": [{"tensors": names, "alpha": text} for text, names in others.items()],
     }
     data = model.files.files[ADAPTER].read_small()
-    return Adapter(params, tuple(targets), hashlib.sha256(data).hexdigest(), data.decode("utf-8"))
+    op = "dora_merge/v1" if _switch(config, "use_dora", where) else "lora_merge/v1"
+    return Adapter(op, params, tuple(targets), hashlib.sha256(data).hexdigest(), data.decode("utf-8"))
 
 
 def _refuse(config: Mapping[str, Any], where: str) -> None:
@@ -161,7 +165,7 @@ def _targets(model: Model, where: str) -> dict[str, int]:
         if name.endswith(".lora_A.weight") and name.startswith(PREFIX) and tensor.spec.shape:
             target = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
             found[f"{target}.weight"] = tensor.spec.shape[0]
-        elif not name.endswith(".lora_B.weight"):
+        elif not name.endswith((".lora_B.weight", *_MAGNITUDE)):
             raise RecipeError("adapter tensor is no LoRA pair", where=where, found=name)
     if not found:
         raise RecipeError("adapter without a pair", where=where)

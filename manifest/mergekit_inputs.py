@@ -109,7 +109,7 @@ def apply_adapters(
             inputs.add(reference, "cast", cast, specs)
             source = inputs.models[reference].id
         step = {
-            "op": "lora_merge/v1",
+            "op": adapter.op,
             "inputs": [source, ids[path]],
             "params": adapter.params,
             "arithmetic": {"profile": "peft"},
