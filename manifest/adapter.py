@@ -21,9 +21,15 @@ from parentage.manifest.recipe import Recipe, parse
 MEDIA_TYPE: Final = "application/vnd.peft.adapter-config+json"
 PREFIX: Final = "base_model.model."
 _MAGNITUDE: Final = (".lora_magnitude_vector.weight", ".lora_magnitude_vector")
-_READ: Final = {"use_dora", "peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "bias"} | {
-    *("rank_pattern", "alpha_pattern", "init_lora_weights")
-}
+_READ: Final = {
+    "use_dora",
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "fan_in_fan_out",
+    "bias",
+} | {*("rank_pattern", "alpha_pattern", "init_lora_weights")}
 #: Options that say how an adapter was trained or where, not how it is merged.
 _NO_PART: Final = frozenset(
     {"task_type", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout"}
@@ -124,7 +130,10 @@ def _adapter(model: Model) -> Adapter:
         wanted = ranks.get(_key(ranks, module), rank)
         if wanted != found:
             raise RecipeError(
-                "adapter has another rank", where=f"{where}: {target}", expected=str(wanted), found=str(found)
+                "adapter has another rank",
+                where=f"{where}: {target}",
+                expected=str(wanted),
+                found=str(found),
             )
         own = _key(alphas, module)
         if own and (text := _number(alphas[own], where)) != alpha:
@@ -138,7 +147,9 @@ def _adapter(model: Model) -> Adapter:
     }
     data = model.files.files[ADAPTER].read_small()
     op = "dora_merge/v1" if _switch(config, "use_dora", where) else "lora_merge/v1"
-    return Adapter(op, params, tuple(targets), hashlib.sha256(data).hexdigest(), data.decode("utf-8"))
+    return Adapter(
+        op, params, tuple(targets), hashlib.sha256(data).hexdigest(), data.decode("utf-8")
+    )
 
 
 def _refuse(config: Mapping[str, Any], where: str) -> None:

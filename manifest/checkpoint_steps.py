@@ -56,6 +56,4 @@ def check_checkpoint_merge(step: CheckpointMerge, where: str) -> None:
     wanted = 1 if step.params.function in {"scale", "keep"} else 2
     if len(step.inputs) != wanted:
         found = str(len(step.inputs))
-        raise RecipeError(
-            "wrong number of inputs", where=where, expected=str(wanted), found=found
-        )
+        raise RecipeError("wrong number of inputs", where=where, expected=str(wanted), found=found)

@@ -59,7 +59,10 @@ def read_vocabulary(model: Model) -> Vocabulary | None:
         pairs = list(words.items())
     elif isinstance(words, list):
         # Unigram: [text, score], the id is the place.
-        pairs = [(entry[0] if isinstance(entry, list) and entry else None, i) for i, entry in enumerate(words)]
+        pairs = [
+            (entry[0] if isinstance(entry, list) and entry else None, i)
+            for i, entry in enumerate(words)
+        ]
     else:
         raise RecipeError("tokenizer without a vocabulary", where=where)
     added = document.get("added_tokens") or []

@@ -187,7 +187,9 @@ def _merge(args: list[Any], options: Mapping[str, Any], merge: Merge, where: str
         raise RecipeError("too many arguments", where=where, found=str(method))
     given = {**dict(zip(names, rest, strict=False)), **options} if names else {"": rest}
     if names and not set(given) <= set(names):
-        raise RecipeError("unknown argument", where=where, found=str(sorted(set(given) - set(names))))
+        raise RecipeError(
+            "unknown argument", where=where, found=str(sorted(set(given) - set(names)))
+        )
     return build(given, merge, where)
 
 

@@ -198,7 +198,7 @@ def paths_of(model: str) -> tuple[str, str | None]:
 
 
 def _closed(entry: Mapping[str, Any], kind: str, where: str) -> None:
-    """mergekit drops unknown keys; where a model is named they could name another."""
+    """Mergekit drops unknown keys; where a model is named they could name another."""
     unknown = sorted(set(entry) - _KEYS[kind])
     if unknown:
         raise RecipeError("unknown key in a model", where=where, found=unknown[0])

@@ -76,7 +76,11 @@ class Inputs(msgspec.Struct):
 
 
 def apply_adapters(
-    inputs: Inputs, opened: Mapping[str, Model], ids: Mapping[str, str], profile: str, store: str | None
+    inputs: Inputs,
+    opened: Mapping[str, Model],
+    ids: Mapping[str, str],
+    profile: str,
+    store: str | None,
 ) -> None:
     """Merge the adapter of every "model+adapter".
 
@@ -146,7 +150,9 @@ def tie_heads(inputs: Inputs, config: Config, where: str) -> None:
             odd = sorted(first.specs.keys() ^ other.specs.keys())
             if odd:
                 raise RecipeError(
-                    "models have different tensors", where=f"{where}: {odd[0]}", found=f"{first.id}, {other.id}"
+                    "models have different tensors",
+                    where=f"{where}: {odd[0]}",
+                    found=f"{first.id}, {other.id}",
                 )
 
 

@@ -108,9 +108,7 @@ def _tokens(
         models[name] = vocabulary
         sizes[name] = vocabulary_size(held.model) or len(vocabulary.ids)
         folder = held.model.root.name
-        inputs.materials.append(
-            Material(sha256=vocabulary.sha256, name=f"{folder}/{TOKENIZER}")
-        )
+        inputs.materials.append(Material(sha256=vocabulary.sha256, name=f"{folder}/{TOKENIZER}"))
     own = read_vocabulary(release) if release is not None else None
     if own is not None:
         inputs.materials.append(Material(sha256=own.sha256, name=TOKENIZER))
@@ -127,7 +125,9 @@ def _tokens(
         name = config.base if source == "base" else source
         if name is None or name not in models:
             raise RecipeError(
-                "tokenizer of a model that is not merged, or no base_model", where=where, found=source
+                "tokenizer of a model that is not merged, or no base_model",
+                where=where,
+                found=source,
             )
         limit = sizes[name] if source == "base" else None
         out = {text: i for text, i in models[name].ids.items() if limit is None or i < limit}
@@ -154,7 +154,9 @@ def _rows(tokens: Tokens, model: str, where: str) -> dict[int, int]:
             continue
         if old >= size:
             raise RecipeError(
-                "token beyond the model's vocabulary: mergekit fails on it", where=where, found=f"{model}: {text}"
+                "token beyond the model's vocabulary: mergekit fails on it",
+                where=where,
+                found=f"{model}: {text}",
             )
         found[new] = old
     return found
@@ -190,7 +192,12 @@ def _rules(
         used = rules.get(new)
         if used == Rule() and arithmetic["profile"] == "mk-0.1.4":
             raise RecipeError("mergekit 0.1.4 fails on a zero row", where=where, found=text)
-        if isinstance(used, Rule) and used.model and used.row is None and new not in rows[used.model]:
+        if (
+            isinstance(used, Rule)
+            and used.model
+            and used.row is None
+            and new not in rows[used.model]
+        ):
             raise RecipeError("model without the token", where=where, found=f"{used.model}: {text}")
     return rules
 
@@ -242,16 +249,31 @@ def _add_steps(
             raise RecipeError("can't tell the vocabulary tensors", where=where, found=model)
         places, means = _places(model, len(tokens.out), rows, rules)
         whole = {(name, specs[name].shape[0]) for name in names}
-        if not means and places == [(model, i) for i in range(len(places))] and {n for _, n in whole} == {len(places)}:
+        if (
+            not means
+            and places == [(model, i) for i in range(len(places))]
+            and {n for _, n in whole} == {len(places)}
+        ):
             continue
         copied = _runs(places)
         total += sum(map(len, copied.values()))
         if total > _MAX_RUNS:
-            raise RecipeError("vocabularies in too different an order", where=where, expected=f"<= {_MAX_RUNS} runs of rows", found=str(total))
-        lenders = [other for other in references if other in copied or any(other in m for m in means.values())]
+            raise RecipeError(
+                "vocabularies in too different an order",
+                where=where,
+                expected=f"<= {_MAX_RUNS} runs of rows",
+                found=str(total),
+            )
+        lenders = [
+            other
+            for other in references
+            if other in copied or any(other in m for m in means.values())
+        ]
         # An average is summed in the order of the inputs, and that is mergekit's order of models.
         order = [model, *(other for other in references if other != model and other in lenders)]
-        averaged = [{"to": to, "of": {ids[m]: row for m, row in of.items()}} for to, of in means.items()]
+        averaged = [
+            {"to": to, "of": {ids[m]: row for m, row in of.items()}} for to, of in means.items()
+        ]
         step = {
             "op": "vocab_permute/v1",
             "inputs": [ids[name] for name in order],
@@ -263,7 +285,9 @@ def _add_steps(
             },
             "arithmetic": {k: v for k, v in arithmetic.items() if k != "store"},
         }
-        inputs.add(model, "vocabulary", step, specs | _grown(specs, names, len(tokens.out), arithmetic))
+        inputs.add(
+            model, "vocabulary", step, specs | _grown(specs, names, len(tokens.out), arithmetic)
+        )
 
 
 def _places(

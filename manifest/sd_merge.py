@@ -58,7 +58,11 @@ class Merge(msgspec.Struct):
         return Checkpoint(step["id"], specs)
 
     def function(
-        self, profile: str, inputs: list[Checkpoint], specs: Mapping[str, TensorSpec], **params: Any  # noqa: ANN401
+        self,
+        profile: str,
+        inputs: list[Checkpoint],
+        specs: Mapping[str, TensorSpec],
+        **params: Any,  # noqa: ANN401
     ) -> Checkpoint:
         """Append a checkpoint_merge step."""
         return self.add(

@@ -103,13 +103,19 @@ class _Expansion:
         self._merges += 1
         if len(path) > _MAX_DEPTH or self._merges > _MAX_MERGES:
             raise RecipeError(
-                "recipes nested too deeply", where="sd_merge_recipe", expected=f"<= {_MAX_MERGES} merges"
+                "recipes nested too deeply",
+                where="sd_merge_recipe",
+                expected=f"<= {_MAX_MERGES} merges",
             )
-        return reader(recipe, lambda sha256: self._parent(sha256, merge, path), merge, final=not path)
+        return reader(
+            recipe, lambda sha256: self._parent(sha256, merge, path), merge, final=not path
+        )
 
     def _parent(self, sha256: Any, merge: Merge, path: tuple[str, ...]) -> Checkpoint:  # noqa: ANN401
         if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise RecipeError("parent without a SHA-256", where="sd_merge_recipe", found=str(sha256))
+            raise RecipeError(
+                "parent without a SHA-256", where="sd_merge_recipe", found=str(sha256)
+            )
         if sha256 in self._known:
             return self._known[sha256]
         entry = self._nested.get(sha256)
@@ -127,7 +133,9 @@ class _Expansion:
                     hint="add --parent ID=FILE",
                 )
             if sha256 in path:
-                raise RecipeError("merge that is its own parent", where="sd_merge_models", found=sha256)
+                raise RecipeError(
+                    "merge that is its own parent", where="sd_merge_models", found=sha256
+                )
             if isinstance(inner, str):
                 inner = _object(inner, "sd_merge_models", _MAX_RECIPE)
             if not isinstance(inner, dict):

@@ -22,7 +22,16 @@ _CHOSEN: Final = ("*model*weight*", "*weight*model*", "*model*bias*", "*bias*mod
 _HALVED: Final = frozenset({"F64", "F32", "BF16"})
 _KEYS: Final = frozenset(
     {"type", "weights_alpha", "weights_beta", "weights_alpha_orig", "weights_beta_orig", "model_a"}
-    | {"model_b", "model_c", "base_alpha", "base_beta", "mode", "mbw", "elemental_merge", "calcmode"}
+    | {
+        "model_b",
+        "model_c",
+        "base_alpha",
+        "base_beta",
+        "mode",
+        "mbw",
+        "elemental_merge",
+        "calcmode",
+    }
     | {"Off", "Include", "Exclude"}
 )
 
@@ -95,7 +104,7 @@ def _mode(recipe: dict[str, Any]) -> str:
     if recipe.get("elemental_merge"):
         raise RecipeError("elemental merges are not imported", where=_WHERE)
     for key in ("Include", "Exclude"):
-        if any(recipe.get(key) or []):
+        if recipe.get(key) not in (None, [], [""]):
             raise RecipeError("merges of chosen blocks are not imported", where=_WHERE, found=key)
     return mode
 

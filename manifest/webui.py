@@ -34,11 +34,13 @@ def read(
     method = recipe.get("interp_method")
     if method not in _METHODS:
         expected = ", ".join(_METHODS)
-        raise RecipeError("unknown interp_method", where=_WHERE, expected=expected, found=str(method))
+        raise RecipeError(
+            "unknown interp_method", where=_WHERE, expected=expected, found=str(method)
+        )
     for key in ("is_inpainting", "is_instruct_pix2pix"):
         if recipe.get(key):
             raise RecipeError(f"{key}: merges of other shapes are not recomputed", where=_WHERE)
-    if recipe.get("bake_in_vae") not in {None, "", "None"}:
+    if recipe.get("bake_in_vae") not in (None, "", "None"):
         found = str(recipe["bake_in_vae"])
         raise RecipeError("a VAE was baked in, and no digest names it", where=_WHERE, found=found)
     merge.warnings += [f"unknown key: {key}" for key in sorted(set(recipe) - _KEYS)]

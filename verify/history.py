@@ -15,8 +15,8 @@ from parentage.manifest.steps import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, training, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
-from parentage.verify.parents import Candidate, same_root
 from parentage.verify.freedom import settle
+from parentage.verify.parents import Candidate, same_root
 from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source

@@ -53,7 +53,9 @@ Examples:
     type=click.Choice(["bfloat16", "float16", "float32", "float64"]),
     help="mergekit's --lora-merge-dtype of the run.",
 )
-@click.option("--lora", "lora_path", type=FOLDER, help="PEFT adapter that was merged into --parent.")
+@click.option(
+    "--lora", "lora_path", type=FOLDER, help="PEFT adapter that was merged into --parent."
+)
 @click.option(
     "--sd-recipe",
     is_flag=True,

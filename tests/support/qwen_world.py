@@ -203,11 +203,22 @@ def make(root: Path) -> Path:
     for number, (name, words) in enumerate(vocabularies.items()):
         folder = root / name
         folder.mkdir()
-        weights = {k: v + 0.002 * number * torch.randn(v.shape, generator=generator) for k, v in start.items()}
-        weights["model.embed_tokens.weight"] = 0.05 * torch.randn((len(words) + 1, HIDDEN), generator=generator)
+        weights = {
+            k: v + 0.002 * number * torch.randn(v.shape, generator=generator)
+            for k, v in start.items()
+        }
+        weights["model.embed_tokens.weight"] = 0.05 * torch.randn(
+            (len(words) + 1, HIDDEN), generator=generator
+        )
         if name == "untied":
-            weights["lm_head.weight"] = 0.05 * torch.randn((len(words) + 1, HIDDEN), generator=generator)
-        save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+            weights["lm_head.weight"] = 0.05 * torch.randn(
+                (len(words) + 1, HIDDEN), generator=generator
+            )
+        save_file(
+            {k: v.to(torch.bfloat16) for k, v in weights.items()},
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
         _companions(folder, words, tied=name != "untied")
     for name in ADAPTERS:
         _adapter(root / name, rs_lora=name == "rslora", generator=generator)
@@ -215,7 +226,10 @@ def make(root: Path) -> Path:
 
 
 def _weights(words: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (words + 1, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (words + 1, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+    }
     for i in range(LAYERS):
         at = f"model.layers.{i}"
         for part in "qkv":
@@ -257,9 +271,18 @@ def _companions(folder: Path, words: list[str], *, tied: bool) -> None:
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "post_processor": None,
         "decoder": None,
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                  "vocab": {word: i for i, word in enumerate(words)}, "merges": []},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {word: i for i, word in enumerate(words)},
+            "merges": [],
+        },
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(
@@ -271,12 +294,23 @@ def _adapter(folder: Path, *, rs_lora: bool, generator: torch.Generator) -> None
     folder.mkdir()
     targets = ["q_proj", "v_proj", "down_proj"]
     config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tied", "r": 8,
-        "lora_alpha": 12, "lora_dropout": 0.0, "target_modules": targets, "bias": "none",
-        "use_rslora": rs_lora, "fan_in_fan_out": False, "inference_mode": True,
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "tied",
+        "r": 8,
+        "lora_alpha": 12,
+        "lora_dropout": 0.0,
+        "target_modules": targets,
+        "bias": "none",
+        "use_rslora": rs_lora,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
     }
     if rs_lora:
-        config |= {"rank_pattern": {"v_proj": 4}, "alpha_pattern": {"layers.1.self_attn.q_proj": 20}}
+        config |= {
+            "rank_pattern": {"v_proj": 4},
+            "alpha_pattern": {"layers.1.self_attn.q_proj": 20},
+        }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     tensors = {}
     for i in range(LAYERS):
@@ -288,7 +322,11 @@ def _adapter(folder: Path, *, rs_lora: bool, generator: torch.Generator) -> None
             tensors[f"{at}.lora_A.weight"] = 0.1 * torch.randn((rank, inner), generator=generator)
             tensors[f"{at}.lora_B.weight"] = 0.1 * torch.randn((HIDDEN, rank), generator=generator)
     dtype = torch.bfloat16 if rs_lora else torch.float32
-    save_file({k: v.to(dtype) for k, v in tensors.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v.to(dtype) for k, v in tensors.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def filled(text: str, root: Path) -> str:
@@ -307,7 +345,10 @@ def merged(root: Path, version: str, case: str) -> tuple[Path, Path]:
             continue
         config, out = root / f"{name}-{version}.yml", root / f"out-{name}-{version}"
         config.write_text(filled(text, root))
-        options = {"lora_merge_cache": str(root / f"cache-{name}-{version}"), **OPTIONS.get(name, {})}
+        options = {
+            "lora_merge_cache": str(root / f"cache-{name}-{version}"),
+            **OPTIONS.get(name, {}),
+        }
         jobs.append({"config": str(config), "out": str(out), "seed": 3, "options": options})
     config, out = root / f"{case}-{version}.yml", root / f"out-{case}-{version}"
     if not out.exists():
@@ -315,8 +356,14 @@ def merged(root: Path, version: str, case: str) -> tuple[Path, Path]:
     return config, out
 
 
-def imported(root: Path, version: str, case: str) -> tuple[Recipe, Path]:
+def imported(
+    root: Path, version: str, case: str, edit: tuple[str, str] | None = None
+) -> tuple[Recipe, Path]:
     config, out = merged(root, version, case)
+    if edit is not None:
+        text = config.read_text()
+        config = root / f"edited-{case}.yml"
+        config.write_text(text.replace(*edit))
     parents = {name: root / name for name in (*MODELS, *ADAPTERS)}
     lora_dtype = OPTIONS.get(case, {}).get("lora_merge_dtype")
     recipe = load_config(
@@ -325,9 +372,11 @@ def imported(root: Path, version: str, case: str) -> tuple[Recipe, Path]:
     return recipe, out
 
 
-def results(root: Path, version: str, case: str) -> list[TensorResult]:
+def results(
+    root: Path, version: str, case: str, edit: tuple[str, str] | None = None
+) -> list[TensorResult]:
     """Import a case's config, bind it, and compare mergekit's output with it."""
-    recipe, out = imported(root, version, case)
+    recipe, out = imported(root, version, case, edit)
     with open_model(out) as opened:
         stack = {hint.id: open_model(root / hint.id) for hint in recipe.parents}
         try:

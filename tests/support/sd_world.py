@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from parentage.manifest.model import open_model
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.sd_merge import POSITIONS
 from parentage.manifest.sd_recipe import load_sd_recipe
-from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
 from parentage.verify.sources import FileSource
@@ -87,7 +87,11 @@ def supermerger(
     kept = [k for k in b if "model" in k and ("weight" in k or "bias" in k)]
     if c is not None:
         for key in kept:
-            b[key] = (b[key].float() - c[key].float()).to(b[key].dtype) if key in c else torch.zeros_like(b[key])
+            b[key] = (
+                (b[key].float() - c[key].float()).to(b[key].dtype)
+                if key in c
+                else torch.zeros_like(b[key])
+            )
     out = dict(a)
     for key in kept:
         if key not in a:
@@ -104,31 +108,68 @@ def supermerger(
     return out | {key: b[key] for key in b if "model" in key and key not in a and key in kept}
 
 
-def webui_recipe(root: Path, names: str, method: str, multiplier: float, **other: Any) -> dict[str, Any]:
+def webui_recipe(
+    root: Path, names: str, method: str, multiplier: float, **other: Any
+) -> dict[str, Any]:
     keys = ("primary_model_hash", "secondary_model_hash", "tertiary_model_hash")
-    hashes = {key: sha256(root / f"{name}.safetensors") for key, name in zip(keys, names, strict=False)}
+    hashes = {
+        key: sha256(root / f"{name}.safetensors") for key, name in zip(keys, names, strict=False)
+    }
     return {
-        "type": "webui", **dict.fromkeys(keys), **hashes, "interp_method": method, "multiplier": multiplier,
-        "save_as_half": False, "custom_name": "", "config_source": 0, "bake_in_vae": "None", "discard_weights": "",
-        "is_inpainting": False, "is_instruct_pix2pix": False, **other,
+        "type": "webui",
+        **dict.fromkeys(keys),
+        **hashes,
+        "interp_method": method,
+        "multiplier": multiplier,
+        "save_as_half": False,
+        "custom_name": "",
+        "config_source": 0,
+        "bake_in_vae": "None",
+        "discard_weights": "",
+        "is_inpainting": False,
+        "is_instruct_pix2pix": False,
+        **other,
     }
 
 
-def supermerger_recipe(root: Path, names: str, mode: str, alpha: float, **other: Any) -> dict[str, Any]:
+def supermerger_recipe(
+    root: Path, names: str, mode: str, alpha: float, **other: Any
+) -> dict[str, Any]:
     keys = ("model_a", "model_b", "model_c")
-    hashes = {key: sha256(root / f"{name}.safetensors") for key, name in zip(keys, names, strict=False)}
+    hashes = {
+        key: sha256(root / f"{name}.safetensors") for key, name in zip(keys, names, strict=False)
+    }
     return {
-        "type": "sd-webui-supermerger", "weights_alpha": None, "weights_beta": None, "weights_alpha_orig": None,
-        "weights_beta_orig": None, **hashes, "base_alpha": alpha, "base_beta": 0.25, "mode": mode, "mbw": False,
-        "elemental_merge": "", "calcmode": "normal", "Off": [], **other,
+        "type": "sd-webui-supermerger",
+        "weights_alpha": None,
+        "weights_beta": None,
+        "weights_alpha_orig": None,
+        "weights_beta_orig": None,
+        **hashes,
+        "base_alpha": alpha,
+        "base_beta": 0.25,
+        "mode": mode,
+        "mbw": False,
+        "elemental_merge": "",
+        "calcmode": "normal",
+        "Off": [],
+        **other,
     }
 
 
 def release(
-    root: Path, name: str, state: State, recipe: dict[str, Any] | str, models: dict[str, Any] | None = None
+    root: Path,
+    name: str,
+    state: State,
+    recipe: dict[str, Any] | str,
+    models: dict[str, Any] | None = None,
 ) -> Path:
     text = recipe if isinstance(recipe, str) else json.dumps(recipe)
-    metadata = {"format": "pt", "sd_merge_recipe": text, "sd_merge_models": json.dumps(models or {})}
+    metadata = {
+        "format": "pt",
+        "sd_merge_recipe": text,
+        "sd_merge_models": json.dumps(models or {}),
+    }
     save(root / name / "model.safetensors", state, metadata)
     return root / name
 

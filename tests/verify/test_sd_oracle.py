@@ -97,7 +97,9 @@ def test_supermerger_block_weights(world: Path, names: str, lerp: bool) -> None:
 def test_supermerger_add_difference_saved_as_fp16(world: Path, names: str) -> None:
     a, b, c = (sd_world.load(world, name) for name in names)
     made = sd_world.supermerger(a, b, c, 0.5, {}, lerp=True)
-    made = {k: v.half() if "model" in k and v.dtype == torch.float32 else v for k, v in made.items()}
+    made = {
+        k: v.half() if "model" in k and v.dtype == torch.float32 else v for k, v in made.items()
+    }
     recipe = sd_world.supermerger_recipe(world, names, "Add difference:A+(B-C)*alpha", 0.5)
     folder = sd_world.release(world, f"sma-{names}", made, recipe)
 
@@ -110,7 +112,9 @@ def test_a_false_multiplier_is_refuted(world: Path, claimed: float) -> None:
     made = sd_world.webui(a, b, None, 0.3, half=False)
     recipe = sd_world.webui_recipe(world, "cd", "Weighted sum", claimed)
 
-    assert "refuted" in rungs(world, sd_world.release(world, f"false-{claimed}", made, recipe), "cd")
+    assert "refuted" in rungs(
+        world, sd_world.release(world, f"false-{claimed}", made, recipe), "cd"
+    )
 
 
 def test_one_flipped_bit_is_refuted_under_supermerger(world: Path) -> None:

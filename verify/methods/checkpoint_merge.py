@@ -110,7 +110,9 @@ class CheckpointMergeMethod:
         function, alpha = self._params.function, self.alpha(name)
         if not {own, other} <= _MERGED:
             where = f"step {self._step.id}: {name}"
-            raise ShapeMismatchError("dtype that is not merged", where=where, found=f"{own}, {other}")
+            raise ShapeMismatchError(
+                "dtype that is not merged", where=where, found=f"{own}, {other}"
+            )
         if self._profile == "supermerger" and function != "add":
             # "/plain" promotes; A and B of two dtypes are rare, and A's is what the other engines give.
             return other if function == "weighted_sum" and alpha == 1 else own
@@ -155,7 +157,12 @@ class CheckpointMergeMethod:
                 return a if not alpha else _axpy(a, b, fp32(alpha), variant)
             if function == "scale":
                 return a * fp32(alpha)
-        if variant in {"supermerger", "supermerger/fp32", "supermerger/fused", "supermerger/unfused"}:
+        if variant in {
+            "supermerger",
+            "supermerger/fp32",
+            "supermerger/fused",
+            "supermerger/unfused",
+        }:
             a, b = a.to(torch.float32), b.to(torch.float32)
         if function == "difference":
             return a - b

@@ -121,9 +121,7 @@ class VocabPermuteMethod:
         for source in self._step.inputs:
             if source in of:
                 row = of[source]
-                part = self._inputs[source].read(
-                    name, row * columns, (row + 1) * columns, scratch
-                )
+                part = self._inputs[source].read(name, row * columns, (row + 1) * columns, scratch)
                 total = total + part.to(dtype)
         return total.div_(len(of))
 
