@@ -20,6 +20,10 @@ from parentage.manifest.recipe import Recipe, parse
 
 MEDIA_TYPE: Final = "application/vnd.peft.adapter-config+json"
 PREFIX: Final = "base_model.model."
+_UNKNOWN: Final = (
+    "adapter_config.json does not say which version of peft merged it, nor on what device; the "
+    "profile is the signer's claim"
+)
 _MAGNITUDE: Final = (".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 _READ: Final = {
     "use_dora",
@@ -92,10 +96,7 @@ def load_adapter(folder: Path, *, parents: Mapping[str, Path], store: str | None
                 "mediaType": MEDIA_TYPE,
                 "sha256": adapter.sha256,
                 "text": adapter.text,
-                "warnings": [
-                    "adapter_config.json does not say which version of peft merged it, nor on what "
-                    "device; the profile is the signer's claim"
-                ],
+                "warnings": [_UNKNOWN],
             },
         },
         where=folder.name,

@@ -13,6 +13,7 @@ _COMMANDS: Final = frozenset({"dict", "literal", "model", "merge"})
 _CONSTANTS: Final[dict[str, Any]] = {"null": None, "true": True, "false": False}
 _MAX_LINES: Final = 4096
 _MAX_ARGS: Final = 4096
+_MAX_NUMBER: Final = 40
 
 
 class Ref(msgspec.Struct, frozen=True):
@@ -69,14 +70,14 @@ def _value(token: str, known: int, where: str) -> Any:  # noqa: ANN401
         return _CONSTANTS[token]
     if len(token) > 1 and token[0] == token[-1] == '"':
         return token[1:-1]
+    if len(token) > _MAX_NUMBER:
+        raise RecipeError("not a value", where=where, found=token)
     try:
         if token.startswith("&"):
             index = int(token[1:])
             if not 0 <= index < known:
                 raise RecipeError("reference to no earlier line", where=where, found=token)
             return Ref(index)
-        if len(token) > 40:
-            raise ValueError
         return float(token) if set(token.lower()) & {".", "e"} else int(token)
     except ValueError as error:
         raise RecipeError("not a value", where=where, found=token) from error

@@ -134,8 +134,8 @@ def _slices(config: Config, part: Mapping[str, Any], where: str) -> None:
             ]
             base = reference(piece["base_model"], at) if piece.get("base_model") else None
             config.slices.append(Slice(sources, mapping(piece.get("parameters"), at), base))
-    for piece in config.slices:
-        models = [source.model for source in piece.sources]
+    for made in config.slices:
+        models = [source.model for source in made.sources]
         if len(set(models)) != len(models):
             raise RecipeError(
                 "the same model twice in one slice", where=where, found=", ".join(models)

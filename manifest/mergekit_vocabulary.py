@@ -6,7 +6,7 @@ they come from the release's own file. Every file is named by its SHA-256 in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -112,36 +112,49 @@ def _tokens(
     own = read_vocabulary(release) if release is not None else None
     if own is not None:
         inputs.materials.append(Material(sha256=own.sha256, name=TOKENIZER))
-    added = mapping(options.get("tokens"), f"{where}: tokens")
-    if source == "union":
-        if own is None:
-            raise RecipeError(
-                "union tokenizer: the order of added tokens is random",
-                where=where,
-                expected=f"the release with its {TOKENIZER}",
-            )
-        out = own.ids
+    tokens = Tokens(models, sizes, {})
+    if source != "union":
+        added = mapping(options.get("tokens"), f"{where}: tokens")
+        tokens.out = _of_model(tokens, config, source, list(added), own, where)
+    elif own is not None:
+        tokens.out = own.ids
     else:
-        name = config.base if source == "base" else source
-        if name is None or name not in models:
-            raise RecipeError(
-                "tokenizer of a model that is not merged, or no base_model",
-                where=where,
-                found=source,
-            )
-        limit = sizes[name] if source == "base" else None
-        out = {text: i for text, i in models[name].ids.items() if limit is None or i < limit}
-        new = [text for text in added if text not in out]
-        if new and (own is None or source == "base"):
-            # mergekit gives a base's own tokenizer new ids beyond its vocabulary, and then fails.
-            raise RecipeError("tokens that the tokenizer does not have", where=where, found=new[0])
-        if new and own is not None:
-            out = out | {text: own.ids[text] for text in new if text in own.ids}
-        if own is not None and own.ids != out:
-            config.warnings.append(f"the release's {TOKENIZER} has other tokens than {name}")
-    if sorted(out.values()) != list(range(len(out))):
+        raise RecipeError(
+            "union tokenizer: the order of added tokens is random",
+            where=where,
+            expected=f"the release with its {TOKENIZER}",
+        )
+    if sorted(tokens.out.values()) != list(range(len(tokens.out))):
         raise RecipeError("token ids with gaps or twice", where=where, found=source)
-    return Tokens(models, sizes, out)
+    return tokens
+
+
+def _of_model(
+    tokens: Tokens,
+    config: Config,
+    source: str,
+    added: list[str],
+    own: Vocabulary | None,
+    where: str,
+) -> dict[str, int]:
+    """Return the ids of a model's tokenizer, and of the tokens that the config adds to it."""
+    model = config.base if source == "base" else source
+    if model is None or model not in tokens.models:
+        raise RecipeError(
+            "tokenizer of a model that is not merged, or no base_model", where=where, found=source
+        )
+    # mergekit strips a base's tokenizer of ids beyond its embeddings, and another's not.
+    limit = tokens.sizes[model] if source == "base" else None
+    out = {t: i for t, i in tokens.models[model].ids.items() if limit is None or i < limit}
+    new = [text for text in added if text not in out]
+    if new and (own is None or source == "base"):
+        # It then gives a base's own tokenizer new ids beyond its vocabulary, and fails.
+        raise RecipeError("tokens that the tokenizer does not have", where=where, found=new[0])
+    if own is not None:
+        out |= {text: own.ids[text] for text in new if text in own.ids}
+        if own.ids != out:
+            config.warnings.append(f"the release's {TOKENIZER} has other tokens than {model}")
+    return out
 
 
 def _rows(tokens: Tokens, model: str, where: str) -> dict[int, int]:
@@ -329,7 +342,7 @@ def _runs(places: list[tuple[str, int] | None]) -> dict[str, list[list[int]]]:
 
 
 def _grown(
-    specs: Mapping[str, TensorSpec], names: list[str], rows: int, arithmetic: Document
+    specs: Mapping[str, TensorSpec], names: Sequence[str], rows: int, arithmetic: Document
 ) -> dict[str, TensorSpec]:
     return {
         name: TensorSpec(

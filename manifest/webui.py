@@ -49,15 +49,15 @@ def read(
         raise RecipeError("save_as_half is not true or false", where=_WHERE, found=str(half))
     first = merge.as_loaded(parent(recipe.get("primary_model_hash")))
     if method == "No interpolation":
-        found = merge.function("webui", [first], first.specs, function="keep", half=half)
+        made = merge.function("webui", [first], first.specs, function="keep", half=half)
     else:
-        found = _two(recipe, parent, merge, first, half=half)
-    if recipe.get("discard_weights") and not final:
-        raise RecipeError("discard_weights of a parent that was not given", where=_WHERE)
+        made = _two(recipe, parent, merge, first, half=half)
     if not recipe.get("discard_weights"):
-        return found
+        return made
+    if not final:
+        raise RecipeError("discard_weights of a parent that was not given", where=_WHERE)
     # The pattern is a stranger's regular expression, so it is not run: what is gone shows in the release.
-    return merge.without_absent(found)
+    return merge.without_absent(made)
 
 
 def _two(

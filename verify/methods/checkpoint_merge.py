@@ -145,32 +145,20 @@ class CheckpointMergeMethod:
 
     def _merged(self, a: Tensor, b: Tensor, alpha: float, variant: str) -> Tensor:
         function = self._params.function
-        if variant.startswith("supermerger") and function == "weighted_sum" and alpha in {0.0, 1.0}:
-            return b if alpha else a
-        if variant.startswith("sd-mecha"):
-            a, b = a.to(torch.float32), b.to(torch.float32)
-            if function in {"weighted_sum", "scale"} and alpha in {0.0, 1.0}:
-                if function == "scale":
-                    return a if alpha else torch.zeros_like(a)
+        if self._profile == "sd-mecha":
+            return _mecha(function, a.to(torch.float32), b.to(torch.float32), alpha, variant)
+        if self._profile == "supermerger":
+            if function == "weighted_sum" and alpha in {0.0, 1.0}:
                 return b if alpha else a
-            if function == "add":
-                return a if not alpha else _axpy(a, b, fp32(alpha), variant)
-            if function == "scale":
-                return a * fp32(alpha)
-        if variant in {
-            "supermerger",
-            "supermerger/fp32",
-            "supermerger/fused",
-            "supermerger/unfused",
-        }:
-            a, b = a.to(torch.float32), b.to(torch.float32)
+            if not variant.endswith("/plain"):
+                a, b = a.to(torch.float32), b.to(torch.float32)
+            if variant.endswith("fused"):
+                return _lerp(a, b, fp32(alpha), variant)
         if function == "difference":
             return a - b
-        if function == "add":
-            return a + (b * alpha)
-        if variant.endswith("fused"):
-            return _lerp(a, b, fp32(alpha), variant)
-        return (a * (1 - alpha)) + (b * alpha)
+        if function == "scale":
+            return a * alpha
+        return a + (b * alpha) if function == "add" else (a * (1 - alpha)) + (b * alpha)
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
@@ -202,6 +190,19 @@ class CheckpointMergeMethod:
 
 def _torch(dtype: str) -> torch.dtype:
     return DTYPES[dtype] if dtype in DTYPES else STORED[dtype]
+
+
+def _mecha(function: str, a: Tensor, b: Tensor, alpha: float, variant: str) -> Tensor:
+    """Return sd-mecha's result on fp32: alphas 0 and 1 choose, and are not computed with."""
+    if function == "difference":
+        return a - b
+    if not alpha:
+        return torch.zeros_like(a) if function == "scale" else a
+    if function == "add":
+        return _axpy(a, b, fp32(alpha), variant)
+    if alpha == 1:
+        return a if function == "scale" else b
+    return a * fp32(alpha) if function == "scale" else _lerp(a, b, fp32(alpha), variant)
 
 
 def _axpy(total: Tensor, values: Tensor, factor: float, variant: str) -> Tensor:
