@@ -32,7 +32,7 @@ def test_webui_weighted_sum(world: Path, names: str, multiplier: float, half: bo
     assert rungs(world, folder, names) == {"A"}
 
 
-@pytest.mark.parametrize("names", ["abc", "cdb", "dca"])
+@pytest.mark.parametrize("names", ["abc", "cdb", "dca", "aab"])
 def test_webui_add_difference(world: Path, names: str) -> None:
     a, b, c = (sd_world.load(world, name) for name in names)
     made = sd_world.webui(a, b, c, 0.85, half=True)
