@@ -65,6 +65,10 @@ def permute_vocabulary(
     if set(references) != {part.model for part in config.slices[-1].sources}:
         raise RecipeError("tokenizer options with slices of other models", where=where)
     tokens = _tokens(inputs, config, source, options, release, where)
+    if arithmetic["profile"] == "mk-0.1.4" and len(references) > 2:
+        config.warnings.append(
+            "mergekit 0.1.4 adds the vocabularies of three or more models in a random order"
+        )
     base = config.slices[0].base or config.base
     rules = _rules(inputs, tokens, references, base, options, arithmetic, where)
     pad = options.get("pad_to_multiple_of")

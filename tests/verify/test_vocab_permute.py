@@ -39,17 +39,17 @@ class Held:
         return self, name
 
 
-def step(**params: Any) -> recipe.Recipe:
+def step(profile: str = "mk-0.1.5", inputs: str = "ab", **params: Any) -> recipe.Recipe:
     document = {
         "version": "0.1",
-        "parents": [{"id": "a"}, {"id": "b"}],
+        "parents": [{"id": name} for name in inputs],
         "steps": [
             {
                 "id": "merge",
                 "op": "vocab_permute/v1",
-                "inputs": ["a", "b"],
+                "inputs": list(inputs),
                 "params": {"tensors": [EMBED], "rows": 5, "copied": {}} | params,
-                "arithmetic": {"profile": "mk-0.1.5", "compute": "BF16"},
+                "arithmetic": {"profile": profile, "compute": "BF16"},
             }
         ],
     }
@@ -118,3 +118,12 @@ def test_rows_that_a_parent_does_not_have_are_refused() -> None:
         bind(step(copied={"b": [[0, 4, 2]]}).steps, {"a": Held(5, 2, 1), "b": Held(5, 2, 2)})
     with pytest.raises(ShapeMismatchError, match="do not fit"):
         bind(step(copied={"b": [[0, 0, 2]]}).steps, {"a": Held(5, 2, 1), "b": Held(5, 3, 2)})
+
+
+@pytest.mark.parametrize(("profile", "settled"), [("mk-0.1.5", True), ("mk-0.1.4", False)])
+def test_a_mean_of_three_has_no_fixed_order_in_014(profile: str, settled: bool) -> None:
+    averaged = [{"to": 0, "of": {"a": 0, "b": 0, "c": 0}}]
+    parents = {name: Held(5, 2, seed) for seed, name in enumerate("abc")}
+    found = bind(step(profile, "abc", averaged=averaged).steps, parents)["merge"]
+
+    assert found.method.deterministic is settled

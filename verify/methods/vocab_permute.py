@@ -7,7 +7,7 @@ both mk   copied rows keep their value in `compute` (else what the inputs promot
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -26,7 +26,6 @@ class VocabPermuteMethod:
     """A bound vocab_permute/v1."""
 
     proven_bound = True
-    deterministic = True
 
     def __init__(self, step: VocabPermute, inputs: Mapping[str, Source]) -> None:
         check_profile(step.id, step.arithmetic.profile, ("mk-0.1.5", "mk-0.1.4"))
@@ -41,6 +40,9 @@ class VocabPermuteMethod:
         )
         self._starts = [to for to, *_ in self._runs]
         self._means = {average.to: average.of for average in params.averaged}
+        # 0.1.4 adds rows in the order of a set: of three or more the sum is any of several.
+        many = any(len(of) > 2 for of in self._means.values())
+        self.deterministic = not (step.arithmetic.profile == "mk-0.1.4" and many)
         self._ends = self._last_rows()
         self._moved = [name for name in self._own.specs if matches(name, params.tensors)]
         if not self._moved:
@@ -105,10 +107,9 @@ class VocabPermuteMethod:
 
     def _within(self, first: int, last: int) -> Iterator[tuple[int, int, int, str]]:
         """Yield the runs that touch rows [first, last), cut to them."""
-        at = max(bisect_right(self._starts, first) - 1, 0)
-        for to, row, count, name in self._runs[at:]:
-            if to >= last:
-                return
+        begin = max(bisect_right(self._starts, first) - 1, 0)
+        for at in range(begin, bisect_left(self._starts, last)):
+            to, row, count, name = self._runs[at]
             low, high = max(to, first), min(to + count, last)
             if low < high:
                 yield low, row + low - to, high - low, name
