@@ -62,12 +62,17 @@ methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from rea
 schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 	$(PY) tests/regenerate_schemas.py
 
-peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok  ## peers, each in its own environment
+peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok  ## peers, each in its own environment
 
 # model-signing 1.1.1 imports OpenSSL without declaring it.
 $(PEERS)/model-signing/.ok:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) model-signing==1.1.1 pyOpenSSL
+	touch $@
+
+$(PEERS)/sd-mecha/.ok: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --constraint constraints.txt torch sd-mecha==1.1.8
 	touch $@
 
 $(PEERS)/mergekit-0.1.5/.ok: constraints.txt

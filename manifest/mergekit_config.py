@@ -1,25 +1,25 @@
-"""A `mergekit_config.yml` as read, and each of its parameters resolved for one tensor.
-
-Follows mergekit/config.py and parameter_resolver.py of mergekit 0.1.5: filters, gradients, and the
-order source, slice, document in which a parameter is looked for.
-"""
+"""A `mergekit_config.yml` as read: every field of mergekit/config.py (0.1.4, 0.1.5), or a refusal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from parentage.manifest.errors import RecipeError
 
-_TOP: Final = frozenset(
-    {"models", "slices", "merge_method", "base_model", "dtype", "out_dtype", "parameters"}
-    | {"tokenizer_source", "tokenizer", "chat_template"}
-)
+_KEYS: Final[Mapping[str, set[str]]] = {
+    "config": {"models", "slices", "modules", "merge_method", "base_model", "dtype", "out_dtype"}
+    | {"parameters", "tokenizer_source", "tokenizer", "chat_template"},
+    "module": {"models", "slices", "parameters"},
+    "slice": {"sources", "base_model", "residual_weight", "parameters"},
+    "model": {"model", "parameters"},
+    "source": {"model", "layer_range", "parameters"},
+    "reference": {"model", "lora", "override_architecture"},
+    "path": {"path", "revision"},
+}
 _TASK: Final = {"normalize", "lambda", "int8_mask", "rescale", "weight", "density"}
 #: The parameters that each method reads (merge_methods/*.py, 0.1.5); the rest has no effect.
 PARAMETERS: Final[Mapping[str, set[str]]] = {
@@ -46,14 +46,14 @@ PARAMETERS: Final[Mapping[str, set[str]]] = {
 }
 #: Methods that take no task vectors.
 BASELESS: Final = frozenset({"linear", "passthrough", "karcher"})
-_NOT_ADDED: Final = frozenset({"linear", "passthrough"})
 LAYER: Final = re.compile(r"^(.*?\b(?:layers|layer|h|blocks)\.)(\d+)\.")
+_MAX_LAYER: Final = 100_000
 
 Settings = Mapping[str, Any]
 
 
 class Source(msgspec.Struct):
-    """One model in one slice."""
+    """One model in one slice; `model` is "path[@revision][+adapter[@revision]]"."""
 
     model: str
     parameters: Settings
@@ -62,10 +62,11 @@ class Source(msgspec.Struct):
 
 
 class Slice(msgspec.Struct):
-    """One output slice: sources and its own parameters."""
+    """One output slice: sources, its own parameters and base."""
 
     sources: list[Source]
     parameters: Settings
+    base: str | None = None
 
 
 class Config(msgspec.Struct):
@@ -75,6 +76,7 @@ class Config(msgspec.Struct):
     base: str | None
     slices: list[Slice]
     parameters: Settings
+    module: Settings = {}
     layers: int = 1
     warnings: list[str] = msgspec.field(default_factory=list)
 
@@ -90,55 +92,139 @@ def read(document: dict[str, Any], where: str) -> Config:
         raise RecipeError(
             "no merge method of mergekit", where=where, expected=", ".join(PARAMETERS), found=method
         )
-    if ("models" in document) == ("slices" in document):
-        raise RecipeError("needs either models or slices", where=where)
-    base = document.get("base_model")
-    config = Config(
-        method, str(base) if base else None, [], mapping(document.get("parameters"), where)
-    )
-    if "models" in document:
-        sources = [_source(entry, f"{where}: models") for entry in _list(document["models"], where)]
-        if config.base and method not in _NOT_ADDED:
-            sources += [Source(config.base, {})] * all(s.model != config.base for s in sources)
-        config.slices = [Slice(sources, {})]
-    else:
-        for entry in _list(document["slices"], where):
-            at = f"{where}: slices"
-            parts = mapping(entry, at)
-            sources = [
-                _source(source, at, ranged=True) for source in _list(parts.get("sources"), at)
-            ]
-            config.slices.append(Slice(sources, mapping(parts.get("parameters"), at)))
+    base = reference(document["base_model"], where) if document.get("base_model") else None
+    config = Config(method, base, [], mapping(document.get("parameters"), where))
+    _unknown(config, document, "config", "")
+    given = [key for key in ("models", "slices", "modules") if document.get(key)]
+    if len(given) != 1:
+        raise RecipeError("needs exactly one of models, slices, modules", where=where)
+    part = document
+    if given == ["modules"]:
+        modules = mapping(document["modules"], f"{where}: modules")
+        if len(modules) != 1:
+            raise RecipeError(
+                "models of several modules are not imported", where=where, found=", ".join(modules)
+            )
+        part = mapping(next(iter(modules.values())), f"{where}: modules")
+        _unknown(config, part, "module", "modules: ")
+        config.module = mapping(part.get("parameters"), f"{where}: modules")
+        if bool(part.get("models")) == bool(part.get("slices")):
+            raise RecipeError("module needs either models or slices", where=where)
+    _slices(config, part, where)
     _warn(config, document)
     return config
 
 
-def _source(entry: Any, where: str, *, ranged: bool = False) -> Source:  # noqa: ANN401
+def _slices(config: Config, part: Mapping[str, Any], where: str) -> None:
+    if part.get("models"):
+        at = f"{where}: models"
+        sources = [_source(config, entry, at, "model") for entry in _list(part["models"], at)]
+        if config.base and all(source.model != config.base for source in sources):
+            sources.append(Source(config.base, {}))
+        config.slices = [Slice(sources, {})]
+    else:
+        at = f"{where}: slices"
+        for entry in _list(part["slices"], at):
+            piece = mapping(entry, at)
+            _unknown(config, piece, "slice", "slices: ")
+            if piece.get("residual_weight") is not None:
+                config.warnings.append("residual_weight has no effect in mergekit 0.1.4 and 0.1.5")
+            sources = [
+                _source(config, source, at, "source") for source in _list(piece.get("sources"), at)
+            ]
+            base = reference(piece["base_model"], at) if piece.get("base_model") else None
+            config.slices.append(Slice(sources, mapping(piece.get("parameters"), at), base))
+    for made in config.slices:
+        models = [source.model for source in made.sources]
+        if len(set(models)) != len(models):
+            raise RecipeError(
+                "the same model twice in one slice", where=where, found=", ".join(models)
+            )
+
+
+def _source(config: Config, entry: Any, where: str, kind: str) -> Source:  # noqa: ANN401
     parts = mapping(entry, where)
-    if not isinstance(parts.get("model"), str):
+    _unknown(config, parts, kind, f"{kind}: ")
+    if not parts.get("model"):
         raise RecipeError("entry without a model", where=where, found=str(parts.get("model")))
-    source = Source(parts["model"], mapping(parts.get("parameters"), where))
-    if ranged:
+    source = Source(reference(parts["model"], where), mapping(parts.get("parameters"), where))
+    if kind == "source":
         span = parts.get("layer_range")
-        if not isinstance(span, list) or len(span) != 2 or not all(type(n) is int for n in span):
+        numbers = [str(n) for n in span] if isinstance(span, list) else []
+        if len(numbers) != 2 or not all(re.fullmatch("[0-9]{1,6}", n) for n in numbers):
             raise RecipeError("layer_range is not [start, end]", where=where, found=str(span))
-        source.start, source.end = span
+        source.start, source.end = map(int, numbers)
+        if not source.start <= source.end <= _MAX_LAYER:
+            raise RecipeError("layer_range runs backwards", where=where, found=str(span))
     return source
+
+
+def reference(value: Any, where: str) -> str:  # noqa: ANN401
+    """Return a model as "path[@revision][+adapter[@revision]]", from its text or object form.
+
+    Raises:
+        RecipeError: neither, or more than one `+` or `@`.
+    """
+    if isinstance(value, str):
+        parts = value.split("+")
+    else:
+        entry = mapping(value, where)
+        _closed(entry, "reference", where)
+        parts = [_path(entry.get("model"), where)]
+        if entry.get("lora") is not None:
+            parts.append(_path(entry["lora"], where))
+    if len(parts) > 2 or not all(part and part.count("@") <= 1 for part in parts):
+        raise RecipeError(
+            "not a model", where=where, expected="path[@revision][+adapter]", found=str(value)
+        )
+    return "+".join(parts)
+
+
+def _path(value: Any, where: str) -> str:  # noqa: ANN401
+    if isinstance(value, str):
+        return value
+    entry = mapping(value, where)
+    _closed(entry, "path", where)
+    path, revision = entry.get("path"), entry.get("revision")
+    if not isinstance(path, str) or not isinstance(revision, str | int | None):
+        raise RecipeError("model without a path", where=where, found=str(value))
+    return path if revision is None else f"{path}@{revision}"
+
+
+def paths_of(model: str) -> tuple[str, str | None]:
+    """Return the model and the adapter of a reference."""
+    base, _, adapter = model.partition("+")
+    return base, adapter or None
+
+
+def _closed(entry: Mapping[str, Any], kind: str, where: str) -> None:
+    """Mergekit drops unknown keys; where a model is named they could name another."""
+    unknown = sorted(set(entry) - _KEYS[kind])
+    if unknown:
+        raise RecipeError("unknown key in a model", where=where, found=unknown[0])
+
+
+def _unknown(config: Config, entry: Mapping[str, Any], kind: str, prefix: str) -> None:
+    config.warnings += [
+        f"unknown key, dropped by mergekit: {prefix}{key}"
+        for key in sorted(set(entry) - _KEYS[kind])
+    ]
 
 
 def _warn(config: Config, document: Mapping[str, Any]) -> None:
     """Note what mergekit passes over in silence and what the YAML can't say."""
     warnings = config.warnings
     warnings += [
-        f"{model}: no revision in the YAML" for model in models_of(config) if "@" not in model
+        f"{path}: no revision in the YAML"
+        for path in all_paths(models_of(config))
+        if "@" not in path
     ]
     warnings.append(
         "the YAML does not say which version of mergekit ran it; the profile is the signer's claim"
     )
     if document.get("dtype") is None:
         warnings.append("no dtype: arithmetic in whatever dtype the inputs promote to")
-    warnings += [f"unknown key, dropped by mergekit: {key}" for key in sorted(set(document) - _TOP)]
-    scopes = [("parameters", config.parameters)]
+    scopes = [("parameters", config.parameters), ("modules.parameters", config.module)]
     for number, part in enumerate(config.slices):
         scopes.append((f"slices[{number}].parameters", part.parameters))
         scopes += [(f"{source.model}.parameters", source.parameters) for source in part.sources]
@@ -147,140 +233,20 @@ def _warn(config: Config, document: Mapping[str, Any]) -> None:
         warnings += [
             f"parameter without effect on {config.method}: {name}.{key}" for key in unknown
         ]
-    tokenizer = document.get("tokenizer")
-    source = document.get("tokenizer_source") or (
-        tokenizer.get("source") if isinstance(tokenizer, dict) else None
-    )
-    if source == "union":
-        warnings.append(
-            "union tokenizer: the order of added tokens is random, so embeddings can't be recomputed"
-        )
-    elif source or tokenizer:
-        warnings.append("tokenizer options: a permuted vocabulary is not part of the recipe")
 
 
 def models_of(config: Config) -> list[str]:
     """Return every model once, in order; the base last where it is not listed."""
     listed = [source.model for part in config.slices for source in part.sources]
-    base = [config.base] if config.base and config.method not in _NOT_ADDED else []
-    return list(dict.fromkeys([*listed, *base]))
+    bases = [part.base or config.base for part in config.slices]
+    needed = [base for base in bases if base and config.method not in BASELESS]
+    return list(dict.fromkeys([*listed, *needed]))
 
 
-def place(config: Config, name: str) -> tuple[Slice, int, float]:
-    """Return the slice that makes a tensor, the layer inside it, and mergekit's t there.
-
-    Outside the layers t is 0: what stands before them belongs to the first slice, the rest to the last.
-    """
-    found = LAYER.match(name)
-    if found is None:
-        return config.slices[0 if "embed" in name else -1], 0, 0.0
-    layer = int(found.group(2))
-    for part in config.slices:
-        count = length(config, part)
-        if layer < count:
-            return part, layer, layer / (count - 1) if count > 1 else 1.0
-        layer -= count
-    return config.slices[-1], layer, 1.0
-
-
-def length(config: Config, part: Slice) -> int:
-    """Return how many layers a slice makes."""
-    first = part.sources[0]
-    return (config.layers if first.end < 0 else first.end) - first.start
-
-
-def input_name(config: Config, name: str, source: Source) -> str:
-    """Return the tensor of a source that goes into an output tensor."""
-    found = LAYER.match(name)
-    if found is None:
-        return name
-    _, layer, _ = place(config, name)
-    return f"{found.group(1)}{source.start + layer}.{name[found.end() :]}"
-
-
-def shared(config: Config, name: str, key: str, where: str, default: str | None = None) -> str:
-    """Return a parameter of the whole merge for one tensor, as an exact number."""
-    part, _, t = place(config, name)
-    value = _lookup([part.parameters, config.parameters], name, key, t, where)
-    if value is None:
-        value = default
-    if value is None:
-        raise RecipeError("parameter missing", where=f"{where}: {name}", expected=key)
-    return value
-
-
-def of_source(
-    config: Config, name: str, column: int, key: str, where: str, default: str | None = None
-) -> str:
-    """Return a parameter of one source for one output tensor, as an exact number."""
-    part, _, t = place(config, name)
-    source = part.sources[column]
-    scopes = [source.parameters, part.parameters, config.parameters]
-    value = _lookup(scopes, input_name(config, name, source), key, t, where)
-    if value is None:
-        value = default
-    if value is None:
-        raise RecipeError(
-            "parameter missing", where=f"{where}: {source.model}: {name}", expected=key
-        )
-    return value
-
-
-def _lookup(scopes: Sequence[Settings], name: str, key: str, t: float, where: str) -> str | None:
-    for scope in scopes:
-        if key in scope:
-            value = _evaluate(scope[key], name, t, where)
-            if value is not None:
-                return value
-    return None
-
-
-def _evaluate(setting: Any, name: str, t: float, where: str) -> str | None:  # noqa: ANN401
-    """Resolve filters and gradients (mergekit/config.py, evaluate_setting)."""
-    if isinstance(setting, dict):
-        setting = [setting]
-    if not isinstance(setting, list):
-        return scalar(setting, where)
-    if not setting:
-        return None
-    if not any(isinstance(entry, dict) for entry in setting):
-        return _gradient([scalar(entry, where) for entry in setting], t)
-    for entry in setting:
-        condition = mapping(entry, where)
-        wanted = condition.get("filter")
-        if wanted is None or wanted == "*" or str(wanted) in name:
-            return _evaluate(condition.get("value"), name, t, where)
-    return None
-
-
-def _gradient(values: list[str], t: float) -> str:
-    """Interpolate in float64 exactly as mergekit does; the result is a hex float."""
-    numbers = [float(Decimal(value)) for value in values]
-    scaled = t * (len(numbers) - 1)
-    low = int(scaled)
-    high = min(len(numbers) - 1, low + 1)
-    part = scaled - low
-    return ((1 - part) * numbers[low] + part * numbers[high]).hex()
-
-
-def scalar(value: Any, where: str) -> str:  # noqa: ANN401
-    """Return a number as an exact decimal; 1e-3 becomes 0.001."""
-    number = Decimal("NaN")
-    if isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(InvalidOperation):
-            number = Decimal(value)
-    if not number.is_finite() or abs(number.adjusted()) > 40:
-        raise RecipeError("parameter is not a number", where=where, found=str(value))
-    return format(number, "f") if number else "0"
-
-
-def flag(config: Config, key: str, *, default: bool, where: str) -> bool:
-    """Return a switch, which must be the same everywhere."""
-    scopes = [*(part.parameters for part in config.slices), config.parameters]
-    found = [scope[key] for scope in scopes if key in scope] or [default]
-    if len(found) != 1 or not isinstance(found[0], bool):
-        raise RecipeError(f"{key} is not one true or false", where=where, found=str(found))
-    return found[0]
+def all_paths(models: Iterable[str]) -> list[str]:
+    """Return every model and adapter once, in order."""
+    pairs = [paths_of(model) for model in models]
+    return list(dict.fromkeys(path for pair in pairs for path in pair if path))
 
 
 def layers_of(names: Iterable[str]) -> tuple[str, int]:

@@ -6,18 +6,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, TypeVar
 
 from parentage.manifest.errors import RecipeError
-from parentage.manifest.mergekit_config import (
-    BASELESS,
-    LAYER,
-    Config,
-    flag,
-    layers_of,
-    length,
-    of_source,
-    shared,
-)
+from parentage.manifest.mergekit_config import BASELESS, LAYER, Config, layers_of
+from parentage.manifest.mergekit_parameters import flag, length, of_source, shared
 
-_DTYPES: Final = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+DTYPES: Final = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 #: Sparsification, sign election, and the defaults of `normalize` and `rescale`.
 _TASK: Final = {
     "ties": ("magnitude", True, True, False),
@@ -78,10 +70,11 @@ def arithmetic(document: Mapping[str, Any], profile: str, where: str) -> Documen
         name = document.get(key)
         if name is None:
             continue
-        if str(name) not in _DTYPES:
-            expected = ", ".join(_DTYPES)
+        plain = str(name).removeprefix("torch.")
+        if plain not in DTYPES:
+            expected = ", ".join(DTYPES)
             raise RecipeError("unknown dtype", where=where, expected=expected, found=str(name))
-        found[target] = _DTYPES[str(name)]
+        found[target] = DTYPES[plain]
     return found
 
 
@@ -246,13 +239,14 @@ def _base_column(config: Config, where: str) -> int | None:
     """Return which source of every slice is the base."""
     if config.method in BASELESS:
         return None
-    if config.base is None:
+    bases = [part.base or config.base for part in config.slices]
+    if not any(bases):
         if config.method in _BASE_NEEDED:
             raise RecipeError(f"{config.method} needs a base_model", where=where)
         return None
     places = {
-        next((j for j, s in enumerate(part.sources) if s.model == config.base), None)
-        for part in config.slices
+        next((j for j, source in enumerate(part.sources) if source.model == base), None)
+        for part, base in zip(config.slices, bases, strict=True)
     }
     if len(places) != 1 or None in places:
         raise RecipeError("base_model is not one source of every slice", where=where)

@@ -21,7 +21,7 @@ import msgspec
 from parentage.manifest import canonical
 from parentage.manifest.errors import JsonError, RecipeError
 from parentage.manifest.step_checks import check_step
-from parentage.manifest.steps import Step
+from parentage.manifest.steps import Material, Step
 from parentage.manifest.wire import Hex, Id, Wire
 
 MAX_RECIPE: Final = 8 << 20
@@ -36,12 +36,15 @@ class Source(Wire, frozen=True, kw_only=True):
         sha256: of its bytes.
         text: its bytes, verbatim.
         warnings: what the importer could not know.
+        materials: files that it was resolved with, by digest: tokenizers, adapter configs, and the
+            parents' files where the document names them by SHA-256.
     """
 
     media_type: str
     sha256: Hex
     text: str = ""
     warnings: tuple[str, ...] = ()
+    materials: tuple[Material, ...] = ()
 
 
 class ParentHint(Wire, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
+from parentage.manifest.checkpoint_steps import CheckpointMerge, check_checkpoint_merge
 from parentage.manifest.edit_steps import Abliterate, RunningMean
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.layout_checks import LAYOUT_CHECKS
@@ -27,6 +28,7 @@ from parentage.manifest.merge_steps import (
 from parentage.manifest.quantise_steps import QUANTISE, Cast, QuantiseRtn
 from parentage.manifest.row_steps import JoinRows
 from parentage.manifest.steps import Copy, LayerSelect, Rename, Scale, Step
+from parentage.manifest.vocab_steps import VocabPermute, check_vocab_permute
 from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
@@ -175,6 +177,8 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     ModelStock: _check_model_stock,
     Ram: _check_ram,
     LayerSelect: _check_slices,
+    VocabPermute: check_vocab_permute,
+    CheckpointMerge: check_checkpoint_merge,
     Cast: _check_cast,
     RunningMean: _check_running_mean,
     DoraMerge: _check_dora,

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
+from parentage.manifest.checkpoint_steps import CheckpointMerge
 from parentage.manifest.edit_steps import Abliterate, RunningMean
 from parentage.manifest.layout_steps import Assemble, Layout, Tie, VocabResize
 from parentage.manifest.merge_steps import (
@@ -28,6 +29,7 @@ from parentage.manifest.merge_steps import (
 )
 from parentage.manifest.quantise_steps import Cast, Quantise
 from parentage.manifest.row_steps import JoinRows
+from parentage.manifest.vocab_steps import VocabPermute
 from parentage.manifest.wire import (
     Arithmetic,
     Glob,
@@ -188,8 +190,11 @@ Merge = (
     | ArceeFusion
     | Ram
     | RunningMean
+    | CheckpointMerge
 )
-Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | JoinRows
+Moved = (
+    Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | VocabPermute | JoinRows
+)
 Edit = Cast | Scale | LoraMerge | DoraMerge | Abliterate
 Step = Moved | Edit | Quantise | Merge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

@@ -35,6 +35,9 @@ ProfileName = Literal[
     "torch-fp32",
     "bnb-0.50",
     "ggml",
+    "webui",
+    "supermerger",
+    "sd-mecha",
 ]
 DigestSet = dict[Literal["ptd1-b3", "ptd1-sha256"], Hex]
 

@@ -130,12 +130,18 @@ def chunks_of(spec: TensorSpec) -> Iterator[Chunk]:
 
 
 class StepSource:
-    """A computable step's output under one engine variant, as a source for the next step."""
+    """A computable step's output under one engine variant, as a source for the next step.
 
-    def __init__(self, step: Step, method: Method) -> None:
+    Attributes:
+        confirmed: whether the output has the root that the recipe declares for it.
+    """
+
+    def __init__(self, step: Step, method: Method, inputs: Sequence[Source] = ()) -> None:
         self.step = step
         self.method = method
+        self.inputs = tuple(inputs)
         self.variant = method.variants[0]
+        self.confirmed = False
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -163,8 +169,9 @@ def bind(steps: Sequence[Step], parents: Mapping[str, Source]) -> dict[str, Step
     for step in steps:
         if isinstance(step, DECLARED) or any(name not in known for name in step.inputs):
             continue
-        method = METHODS[type(step)](step, {name: known[name] for name in step.inputs})
-        known[step.id] = bound[step.id] = StepSource(step, method)
+        inputs = {name: known[name] for name in step.inputs}
+        method = METHODS[type(step)](step, inputs)
+        known[step.id] = bound[step.id] = StepSource(step, method, list(inputs.values()))
     return bound
 
 

@@ -15,6 +15,7 @@ from parentage.manifest.steps import DECLARED, Opaque, Step, Training
 from parentage.verify import blend, engine, rungs, training, verdict, witness
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
+from parentage.verify.freedom import settle
 from parentage.verify.methods.merging import WITNESS
 from parentage.verify.parents import Candidate, same_root
 from parentage.verify.recompute import compare
@@ -150,6 +151,7 @@ def _final(
         outcome.findings += structure
         return _line(step, Rung.REFUTED, structure[0].message)
     outcome.tensors = compare(runner, release, source, rung=demanded)
+    settle(source, outcome.tensors)
     rung, summary = summarise(outcome.tensors)
     used = outcome.tensors[0].engine if outcome.tensors else ""
     refuted = [result for result in outcome.tensors if result.rung == Rung.REFUTED]
@@ -244,6 +246,7 @@ def _intermediate(runner: Engine, outcome: Outcome, source: StepSource) -> StepR
         source.variant = variant
         found = engine.roots(runner, source, profiles)
         if found == dict(step.output):
+            source.confirmed = True
             summary = f"rung A: recomputed weights root equals the declared one under {variant}"
             return _line(step, Rung.EXACT, summary, used=variant, tensors=len(source.specs))
     witnessed = f"{source.method.variants[0]}{WITNESS}"

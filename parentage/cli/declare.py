@@ -31,6 +31,8 @@ Examples:
   parentage declare ./rio --recipe recipe.yaml --parent nex=./nex --parent qwen=./qwen
   parentage declare ./rio --mergekit mergekit_config.yml --profile mk-0.1.5 \\
       --parent nex=./nex --parent qwen=./qwen
+  parentage declare ./tuned --lora ./adapter --parent base=./base
+  parentage declare ./mix --sd-recipe --parent a=a.safetensors --parent b=b.safetensors
   parentage declare ./base --observed""",
 )
 @click.argument("model", type=FOLDER)
@@ -43,6 +45,23 @@ Examples:
     show_default=True,
     help="Version of mergekit that ran the config.",
 )
+@click.option(
+    "--seed", type=click.IntRange(0, 2**53 - 1), help="mergekit's --random-seed of the run."
+)
+@click.option(
+    "--lora-merge-dtype",
+    type=click.Choice(["bfloat16", "float16", "float32", "float64"]),
+    help="mergekit's --lora-merge-dtype of the run.",
+)
+@click.option(
+    "--lora", "lora_path", type=FOLDER, help="PEFT adapter that was merged into --parent."
+)
+@click.option(
+    "--sd-recipe",
+    is_flag=True,
+    help="Import the merge recipe in MODEL's own header (webui, supermerger, sd-mecha).",
+)
+@click.option("--mecha", "mecha_path", type=FILE, help=".mecha recipe to import.")
 @click.option("--observed", is_flag=True, help="Declare weights only: no parents, no recipe.")
 @parent_option
 @click.option(
@@ -65,6 +84,11 @@ def command(
     recipe_path: Path | None,
     mergekit_path: Path | None,
     profile: str,
+    seed: int | None,
+    lora_merge_dtype: str | None,
+    lora_path: Path | None,
+    sd_recipe: bool,
+    mecha_path: Path | None,
     observed: bool,
     parents: tuple[str, ...],
     step_outputs: tuple[str, ...],
@@ -76,21 +100,30 @@ def command(
     """Digest MODEL and its parents, and draft the lineage that `sign` will sign."""
     from parentage.manifest.build import declare
     from parentage.manifest.errors import UsageError
-    from parentage.manifest.recipe import Recipe, load
     from parentage.verify.weights import with_roots
 
-    if sum((recipe_path is not None, mergekit_path is not None, observed)) != 1:
-        raise UsageError("give one of --recipe, --mergekit, --observed")
+    sources = (recipe_path, mergekit_path, lora_path, mecha_path)
+    if sum((*(path is not None for path in sources), sd_recipe, observed)) != 1:
+        raise UsageError(
+            "give one of --recipe, --mergekit, --lora, --sd-recipe, --mecha, --observed"
+        )
+    if mergekit_path is None and (seed is not None or lora_merge_dtype is not None):
+        raise UsageError("--seed and --lora-merge-dtype belong to --mergekit")
     given = named_parents(parents)
     profiles: Any = digests or ("ptd1-b3",)
-    if recipe_path is not None:
-        recipe = load(recipe_path)
-    elif mergekit_path is not None:
+    if mergekit_path is not None:
         from parentage.manifest.mergekit import load_config
 
-        recipe = load_config(mergekit_path, profile=profile, parents=given)
+        recipe = load_config(
+            mergekit_path,
+            profile=profile,
+            parents=given,
+            seed=seed,
+            lora_dtype=lora_merge_dtype,
+            release=model,
+        )
     else:
-        recipe = Recipe(version="0.1", parents=(), steps=())
+        recipe = _recipe(model, recipe_path, lora_path, mecha_path, given, sd_recipe=sd_recipe)
     if witness:
         recipe = _witnessed(recipe, model, given, threads, quiet=as_json)
     with progress("declare", quiet=as_json, reads=[model, *given.values()]) as bar:
@@ -116,6 +149,31 @@ def command(
     return 0
 
 
+def _recipe(
+    model: Path,
+    recipe_path: Path | None,
+    lora_path: Path | None,
+    mecha_path: Path | None,
+    given: dict[str, Path],
+    *,
+    sd_recipe: bool,
+) -> Recipe:
+    """Read or import what was given; an adapter joins `given`."""
+    from parentage.manifest.recipe import Recipe, load
+
+    if recipe_path is not None:
+        return load(recipe_path)
+    if lora_path is not None:
+        from parentage.manifest.adapter import load_adapter
+
+        recipe = load_adapter(lora_path, parents=given)
+        given |= {hint.id: lora_path for hint in recipe.parents if hint.id not in given}
+        return recipe
+    if sd_recipe or mecha_path is not None:
+        return _of_checkpoint(model, mecha_path, given)
+    return Recipe(version="0.1", parents=(), steps=())
+
+
 def _witnessed(
     recipe: Recipe, model: Path, parents: dict[str, Path], threads: int | None, *, quiet: bool
 ) -> Recipe:
@@ -128,3 +186,13 @@ def _witnessed(
         )
     click.echo(f"recomputed: {summarise(results)[1]}", err=True)
     return recipe
+
+
+def _of_checkpoint(model: Path, mecha_path: Path | None, given: dict[str, Path]) -> Recipe:
+    """Import the recipe of an image model: a .mecha file, or what its own header holds."""
+    from parentage.manifest.mecha import has_recipe, load_mecha
+    from parentage.manifest.sd_recipe import load_sd_recipe
+
+    if mecha_path is not None or has_recipe(model):
+        return load_mecha(mecha_path, release=model, parents=given)
+    return load_sd_recipe(model, parents=given)

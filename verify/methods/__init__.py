@@ -11,17 +11,20 @@ from typing import Any, Final
 
 from parentage.manifest import (
     adapter_steps,
+    checkpoint_steps,
     edit_steps,
     layout_steps,
     merge_steps,
     quantise_steps,
     row_steps,
     steps,
+    vocab_steps,
 )
 from parentage.verify.methods.abliterate import abliterate
 from parentage.verify.methods.arcee_fusion import arcee_fusion
 from parentage.verify.methods.base import Method
 from parentage.verify.methods.cast import cast
+from parentage.verify.methods.checkpoint_merge import checkpoint_merge
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.dora import dora_merge
 from parentage.verify.methods.join_rows import join_rows
@@ -42,6 +45,7 @@ from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
 from parentage.verify.methods.vocab import vocab_resize
+from parentage.verify.methods.vocab_permute import vocab_permute
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -49,6 +53,8 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,
     steps.Rename: rename,
     layout_steps.Tie: tie,
+    checkpoint_steps.CheckpointMerge: checkpoint_merge,
+    vocab_steps.VocabPermute: vocab_permute,
     layout_steps.Assemble: assemble,
     layout_steps.Layout: layout,
     layout_steps.VocabResize: vocab_resize,

@@ -1,0 +1,35 @@
+"""A step that leaves its engine a choice makes every later step's result a choice too.
+
+A peft merge adds a matrix product whose order of sums no profile names. If a merge of its output differs
+in one bit, that bit may be the product's, so the merge is undecided there, never refuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parentage.verify.engine import StepSource
+from parentage.verify.sources import Source
+from parentage.verify.verdict import Rung, TensorResult
+
+
+def settle(step: StepSource, results: Iterable[TensorResult]) -> None:
+    """Call undecided what is refuted only if an earlier step, free to differ, gave these very bits."""
+    for result in results:
+        if result.rung == Rung.REFUTED and inherited(step, result.name):
+            result.rung = Rung.UNPROVEN
+
+
+def inherited(step: StepSource, name: str) -> bool:
+    """Say whether a tensor of a step's output was made from one that an earlier engine could choose."""
+    return any(_free(source, name) for source in step.inputs)
+
+
+def _free(source: Source, name: str) -> bool:
+    if name in source.specs:
+        origin, old = source.alias(name)
+        if not isinstance(origin, StepSource):
+            return False
+        return not (origin.method.deterministic or origin.confirmed) or inherited(origin, old)
+    # Under another name: it may be made of anything.
+    return any(_free(source, other) for other in source.specs)
