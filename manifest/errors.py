@@ -153,6 +153,12 @@ class TensorTableError(MalformedError):
     code = "tensor-table"
 
 
+class PartError(MalformedError):
+    """A partial result that is broken, of other inputs, or that does not fit beside the others."""
+
+    code = "part"
+
+
 class RecipeError(MalformedError):
     """A recipe that can't be one: cycle, unknown op or field, inexact ratio."""
 
@@ -194,3 +200,9 @@ class SigningKeyError(ParentageError):
 
     code = "key"
     exit_code = EXIT_USAGE
+
+
+class JournalError(UsageError):
+    """A journal that can't be resumed from: of other inputs, in use, or open to others."""
+
+    code = "journal"

@@ -156,6 +156,14 @@ class LoraMethod:
             total.add_(left[:, k : k + 1] * right[k : k + 1])
         return total.reshape(-1)[cut]
 
+    def reads(self, name: str, start: int, stop: int) -> list[tuple[Source, str, int, int]]:
+        """Return the base's elements, and both factors: at most all of them."""
+        found: list[tuple[Source, str, int, int]] = [(self._base, name, start, stop)]
+        for factor in self._pairs.get(name, ())[:2]:
+            if isinstance(factor, str):
+                found.append((self._adapter, factor, 0, self._adapter.specs[factor].elements))
+        return found
+
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
     ) -> Interval | None:
