@@ -31,7 +31,7 @@ from parentage.verify import integrity, verdict
 from parentage.verify import parents as parenthood
 from parentage.verify.parents import Candidate
 from parentage.verify.report import Report, Signer
-from parentage.verify.verdict import Finding, Rung, Verdict
+from parentage.verify.verdict import Finding, Verdict
 
 Level = Literal["integrity", "recompute"]
 _MAX_SIG = 64 << 20
@@ -42,7 +42,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         level: "recompute", or "integrity" for signature and digests only.
-        rung: weakest rung that counts as verified, "A" or "C".
+        rung: weakest rung that counts as verified: "A", "B" or "C".
         whole_files: compare the SHA-256 of weights files too.
         device: "auto", "cpu" or "cuda".
         threads: of digest and recompute; None: all cores of this process.
@@ -50,7 +50,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     level: Level = "recompute"
-    rung: Literal["A", "C"] = "A"
+    rung: Literal["A", "B", "C"] = "A"
     whole_files: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -271,6 +271,7 @@ def _history(
         lineage,
         state.report.root,
         given,
+        rung=state.demands.rung,
         device=state.demands.device,
         threads=state.demands.threads,
         progress=state.demands.progress,
@@ -295,6 +296,6 @@ def _close(state: _State, forced: Verdict | None) -> None:
     elif demands.level == "integrity":
         report.decide(Verdict.VERIFIED)
     else:
-        enough = {Rung.EXACT} | ({Rung.IN_CELL} if demands.rung == "C" else set())
+        enough = verdict.ENOUGH[demands.rung]
         proven = bool(report.steps) and all(step.rung in enough for step in report.steps)
         report.decide(Verdict.VERIFIED if proven else Verdict.UNPROVEN)

@@ -12,14 +12,15 @@ from parentage.manifest.hashing import Progress, default_threads
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import Model
 from parentage.manifest.steps import DECLARED, Opaque, Step, Training
-from parentage.verify import blend, engine, training, verdict
+from parentage.verify import blend, engine, rungs, training, verdict, witness
 from parentage.verify import parents as parenthood
 from parentage.verify.engine import Engine, StepSource
+from parentage.verify.methods.merging import WITNESS
 from parentage.verify.parents import Candidate, same_root
 from parentage.verify.recompute import compare
 from parentage.verify.report import StepReport, summarise
 from parentage.verify.sources import FileSource, Source
-from parentage.verify.verdict import Finding, Rung, TensorResult, finding
+from parentage.verify.verdict import NAMES, ORDER, Finding, Rung, TensorResult, finding
 
 _SHOWN = 20
 
@@ -43,11 +44,23 @@ def examine_history(
     root: dict[str, str],
     given: Sequence[Candidate],
     *,
+    rung: str,
     device: str,
     threads: int | None,
     progress: Progress | None,
 ) -> Outcome:
-    """Match the parents, recompute what can be, check what is declared, look for hidden merges."""
+    """Match the parents, recompute what can be, check what is declared, look for hidden merges.
+
+    Args:
+        model: the release's weights.
+        lineage: as signed.
+        root: of the weights, by digest profile.
+        given: parents and suspects.
+        rung: the weakest that counts.
+        device: "auto", "cpu" or "cuda".
+        threads: worker threads; None: all cores.
+        progress: told of the bytes done.
+    """
     where = engine.pick_device(device)
     runner = Engine(where, threads or default_threads(), progress)
     outcome = Outcome(device=str(where))
@@ -56,7 +69,7 @@ def examine_history(
     outcome.found, outcome.missing = sorted(matched.found), matched.missing
     outcome.findings += matched.notes
     _name(matched.found)
-    _recipe(runner, outcome, release, lineage, root, matched.found)  # (7)
+    _recipe(runner, outcome, release, lineage, root, matched.found, rung)  # (7)
     steps = lineage.recipe.steps
     if any(c.suspect for c in given) or not steps or isinstance(steps[-1], DECLARED):
         outcome.findings += _hidden(runner, release, given, root, lineage, outcome)  # (8)
@@ -75,6 +88,7 @@ def _recipe(
     lineage: Lineage,
     root: dict[str, str],
     parents: dict[str, Candidate],
+    demanded: str,
 ) -> None:
     steps = lineage.recipe.steps
     if not steps:
@@ -107,7 +121,7 @@ def _recipe(
             elif step.id not in bound:
                 line = _line(step, Rung.UNPROVEN, "not recomputed: a parent is missing")
             elif step is last:
-                line = _final(runner, outcome, release, bound[step.id])
+                line = _final(runner, outcome, release, bound[step.id], demanded)
             else:
                 line = _intermediate(runner, outcome, bound[step.id])
         except RecipeError as error:
@@ -119,16 +133,7 @@ def _recipe(
 
 
 def _reached(steps: list[StepReport]) -> str:
-    order = [Rung.EXACT, Rung.IN_CELL, Rung.DECLARED, Rung.UNPROVEN, Rung.REFUTED]
-    worst = max((step.rung for step in steps), key=order.index)
-    names = {
-        Rung.EXACT: "A (exact)",
-        Rung.IN_CELL: "C (in-cell)",
-        Rung.DECLARED: "declared only",
-        Rung.UNPROVEN: "undecided",
-        Rung.REFUTED: "refuted",
-    }
-    return names[worst]
+    return NAMES[max((step.rung for step in steps), key=ORDER.index)]
 
 
 def _line(step: Step, rung: Rung, summary: str, *, used: str = "", tensors: int = 0) -> StepReport:
@@ -136,13 +141,15 @@ def _line(step: Step, rung: Rung, summary: str, *, used: str = "", tensors: int 
     return StepReport(id=step.id, op=op, rung=rung, engine=used, tensors=tensors, summary=summary)
 
 
-def _final(runner: Engine, outcome: Outcome, release: FileSource, source: StepSource) -> StepReport:
+def _final(
+    runner: Engine, outcome: Outcome, release: FileSource, source: StepSource, demanded: str
+) -> StepReport:
     step = source.step
     structure = _structure(release, source)
     if structure:
         outcome.findings += structure
         return _line(step, Rung.REFUTED, structure[0].message)
-    outcome.tensors = compare(runner, release, source)
+    outcome.tensors = compare(runner, release, source, rung=demanded)
     rung, summary = summarise(outcome.tensors)
     used = outcome.tensors[0].engine if outcome.tensors else ""
     refuted = [result for result in outcome.tensors if result.rung == Rung.REFUTED]
@@ -155,14 +162,33 @@ def _final(runner: Engine, outcome: Outcome, release: FileSource, source: StepSo
                 where=f"step {step.id}",
             )
         )
-    loose = [r for r in outcome.tensors if r.rung in {Rung.IN_CELL, Rung.UNPROVEN}]
+    outcome.not_checked += _witnessed(outcome.tensors)
+    loose = [r for r in outcome.tensors if r.rung in {Rung.IN_CELL, Rung.CONSISTENT, Rung.UNPROVEN}]
     if loose:
         count = sum(r.unexplained for r in loose)
         outcome.not_checked.append(
             f"{len(loose)} tensors miss rung A under {used}: {count:,} elements follow no known engine "
             f"({sum(r.ambiguous for r in loose):,} have more than one allowed value); first: {loose[0].name}"
         )
+    if rung in verdict.ENOUGH["C"] - verdict.ENOUGH[demanded]:
+        outcome.not_checked.append(
+            f"step {step.id} at rung {demanded}: it reaches {NAMES[rung]}, which --rung {rung} accepts"
+        )
     return _line(step, rung, f"{summary} under {used}", used=used, tensors=len(outcome.tensors))
+
+
+def _witnessed(results: list[TensorResult]) -> list[str]:
+    """Say how far scalars are from float64, where a reader may want to know."""
+    found = [(s.deviation, r.name, key) for r in results for key, s in r.witness.items()]
+    if not found:
+        return []
+    worst, name, key = max(found)
+    text = (
+        f"how the engine came by {len(found)} scalars of {sum(1 for r in results if r.witness)} tensors: "
+        f"each is within its bound of the float64 value, the furthest by {worst:.1e} ({name}: {key})"
+    )
+    far = sum(deviation > witness.NOTABLE for deviation, _, _ in found)
+    return [f"{text}; {far} are further than {witness.NOTABLE:g}" if far else text]
 
 
 def _structure(release: FileSource, source: StepSource) -> list[Finding]:
@@ -220,6 +246,12 @@ def _intermediate(runner: Engine, outcome: Outcome, source: StepSource) -> StepR
         if found == dict(step.output):
             summary = f"rung A: recomputed weights root equals the declared one under {variant}"
             return _line(step, Rung.EXACT, summary, used=variant, tensors=len(source.specs))
+    witnessed = f"{source.method.variants[0]}{WITNESS}"
+    if rungs.published_within(source):
+        source.variant = witnessed
+        if engine.roots(runner, source, profiles) == dict(step.output):
+            summary = f"rung B: recomputed weights root equals the declared one under {witnessed}"
+            return _line(step, Rung.WITNESSED, summary, used=witnessed, tensors=len(source.specs))
     source.variant = source.method.variants[0]
     if source.method.deterministic:
         outcome.findings.append(
@@ -325,7 +357,7 @@ def _hidden(
     """Look for a merge that the recipe does not declare, among all the weights at hand."""
     if any(found.code in {"is-intermediate", "no-trace"} for found in outcome.findings):
         return []
-    if outcome.tensors and all(r.rung == Rung.EXACT for r in outcome.tensors):
+    if outcome.tensors and all(r.rung in verdict.ENOUGH["C"] for r in outcome.tensors):
         return []
     found = blend.search(runner, release, candidates, root)
     if not found and len(candidates) > 1:

@@ -9,10 +9,11 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
-from parentage.verify.verdict import EXIT_CODES, Finding, Rung, TensorResult, Verdict
+from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
 _SHOWN: Final = 12
+_WORDS: Final = {Rung.UNPROVEN: "undecided", Rung.REFUTED: "refuted"}
 
 
 class StepReport(msgspec.Struct, kw_only=True, rename="camel"):
@@ -20,7 +21,7 @@ class StepReport(msgspec.Struct, kw_only=True, rename="camel"):
 
     Attributes:
         id, op: of the step.
-        rung: A, C, "-" (declared only), "?" (not decided) or refuted.
+        rung: A, B, C, D, "-" (declared only), "?" (not decided) or refuted.
         engine: that reached it.
         tensors: how many were recomputed.
         summary: one line for people.
@@ -156,14 +157,9 @@ def _facts(report: Report) -> list[str]:
 
 def summarise(results: list[TensorResult]) -> tuple[Rung, str]:
     """Return the weakest rung of some tensors, and a line that says how many reached which."""
-    order = [Rung.EXACT, Rung.IN_CELL, Rung.UNPROVEN, Rung.REFUTED]
     counts = Counter(result.rung for result in results)
-    worst = max((result.rung for result in results), key=order.index, default=Rung.UNPROVEN)
-    names = {
-        Rung.EXACT: "rung A",
-        Rung.IN_CELL: "rung C",
-        Rung.UNPROVEN: "undecided",
-        Rung.REFUTED: "refuted",
-    }
-    parts = [f"{names[rung]} on {counts[rung]}" for rung in order if counts[rung]]
+    worst = max((result.rung for result in results), key=ORDER.index, default=Rung.UNPROVEN)
+    parts = [
+        f"{_WORDS.get(rung, f'rung {rung}')} on {counts[rung]}" for rung in ORDER if counts[rung]
+    ]
     return worst, f"{', '.join(parts)} of {len(results)} tensors"

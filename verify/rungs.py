@@ -9,6 +9,10 @@ D   every element is one of those that an unknown random mask leaves open; never
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Final
+
 import msgspec
 import torch
 
@@ -21,7 +25,9 @@ from parentage.verify.rounding import bits
 from parentage.verify.sources import FileSource, Scratch
 from parentage.verify.verdict import Rung, TensorResult
 
-_ROUNDS = 12
+_ROUNDS: Final = 12
+#: Scalars tried for a tensor whose mask is open, each time on a sample of its elements.
+_ASKS: Final = 200
 
 
 def below_exact(
@@ -47,61 +53,141 @@ def below_exact(
 def _witnessed(
     engine: Engine, release: FileSource, step: StepSource, result: TensorResult
 ) -> TensorResult:
-    """Rung B: the published scalars if they fit, else those that a search finds."""
+    """Rung B: the published scalars if they fit, else torch's own, else those that a search finds."""
     method, name, variant = step.method, result.name, result.engine
     if not isinstance(method, Scalared):
         return result
-    exact, dtype = method.scalars(name, variant), method.scalar_dtype(name)
-    published = method.witness.get(name)
-    if (
-        published is not None
-        and witness.within(published, exact, dtype)
-        and not _missed(engine, release, step, name, variant).differing
-    ):
-        return _on_rung_b(result, exact | published, exact)
-    sample = witness.Sample(step.specs[name].elements)
-    scratch = Scratch(engine.device)
-
-    def loss(scalars: Scalars) -> float:
-        method.witness[name] = scalars
-        total = 0.0
-        for start, stop in sample.ranges:
-            scratch.reset()
-            got = step.method.chunk(name, start, stop, variant + WITNESS, scratch)
-            total += witness.distance(got, release.read(name, start, stop, scratch))
-        return total
-
-    best = dict(exact)
-    if result.first is not None:
-        sample.add([result.first.index])
-    asked = witness.Budget(loss)
+    search = _Search(engine, release, step, result, _bounds(method, name, variant))
+    with torch.inference_mode():
+        for scalars in _guesses(release, step, name, variant):
+            if search.fits(scalars):
+                return _on_rung_b(result, search.best, search.bounds)
     for _ in range(_ROUNDS):
         with torch.inference_mode():
-            best = witness.descend(best, exact, dtype, asked)
-        method.witness[name] = best
-        left = _missed(engine, release, step, name, variant)
+            left = search.descend()
         if not left.differing:
-            return _on_rung_b(result, best, exact)
-        if sample.covers(left.places) or asked.left <= 0:
+            return _on_rung_b(result, search.best, search.bounds)
+        if not search.learn(left):
             break
-        sample.add(left.places)
     result.differing = min(result.differing, left.differing)
     return result
 
 
-def _missed(
-    engine: Engine, release: FileSource, step: StepSource, name: str, variant: str
-) -> Difference:
-    return differences(engine, release, step, variant + WITNESS, [name])[name]
+def _bounds(method: Scalared, name: str, variant: str, box: float = witness.BOX) -> witness.Bounds:
+    exact = method.scalars(name, variant)
+    return witness.Bounds(exact, method.scalar_dtype(name), method.noise, box)
 
 
-def _on_rung_b(result: TensorResult, scalars: Scalars, exact: Scalars) -> TensorResult:
+def published_within(source: StepSource) -> bool:
+    """Say whether a step has published scalars, and all of them are within their bounds."""
+    method, variant = source.method, source.method.variants[0]
+    if not isinstance(method, Scalared) or not method.witness:
+        return False
+    return all(
+        name in source.specs and witness.within(scalars, _bounds(method, name, variant))
+        for name, scalars in method.witness.items()
+    )
+
+
+class _Search:
+    """A search for the scalars of one tensor: first by guesses, then from the best of them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        release: FileSource,
+        step: StepSource,
+        result: TensorResult,
+        bounds: witness.Bounds,
+    ) -> None:
+        self._engine, self._release, self._step = engine, release, step
+        self._name, self._variant = result.name, result.engine
+        self.bounds = bounds
+        self.best, self._least = dict(bounds.exact), math.inf
+        self._sample = witness.Sample(result.elements)
+        if result.first is not None:
+            self._sample.add([result.first.index])
+        self._asked = witness.Budget(self._loss)
+        self._scratch = Scratch(engine.device)
+
+    def _use(self, scalars: Scalars) -> None:
+        if isinstance(self._step.method, Scalared):
+            self._step.method.witness[self._name] = scalars
+
+    def _loss(self, scalars: Scalars) -> float:
+        self._use(scalars)
+        total = 0.0
+        for start, stop in self._sample.ranges:
+            self._scratch.reset()
+            got = self._step.method.chunk(
+                self._name, start, stop, self._variant + WITNESS, self._scratch
+            )
+            found = self._release.read(self._name, start, stop, self._scratch)
+            total += witness.distance(got, found)
+        return total
+
+    def missed(self, scalars: Scalars) -> Difference:
+        """Return how a whole tensor differs, given scalars."""
+        self._use(scalars)
+        variant = self._variant + WITNESS
+        return differences(self._engine, self._release, self._step, variant, [self._name])[
+            self._name
+        ]
+
+    def fits(self, scalars: Scalars) -> bool:
+        """Say whether scalars are within their bounds and give every element."""
+        if not witness.within(scalars, self.bounds):
+            return False
+        candidate = self.bounds.exact | scalars
+        loss = self._loss(candidate)
+        if loss < self._least:
+            self.best, self._least = candidate, loss
+        if loss or self.missed(candidate).differing:
+            return False
+        self.best = candidate
+        return True
+
+    def descend(self) -> Difference:
+        """Search on the sample, and return what is left of the whole."""
+        self.best = witness.descend(self.best, self.bounds, self._asked)
+        return self.missed(self.best)
+
+    def learn(self, left: Difference) -> bool:
+        """Take elements that still differ into the sample; say whether to go on."""
+        if self._asked.left <= 0 or self._sample.covers(left.places):
+            return False
+        self._sample.add(left.places)
+        return True
+
+
+def _guesses(release: FileSource, step: StepSource, name: str, variant: str) -> Iterator[Scalars]:
+    """Return scalars to try before a search: published, read off the release, and torch's own."""
+    method = step.method
+    if not isinstance(method, Scalared):
+        return
+    published = method.witness.get(name)
+    if published is not None:
+        yield dict(published)
+    yield method.scalars(name, variant)
+    yield method.suggest(name, variant, release)
+    if step.specs[name].elements > witness.REPLAYED:
+        return
+    threads = torch.get_num_threads()
+    try:
+        for count in witness.THREADS:
+            torch.set_num_threads(count)
+            yield method.replay(name, variant)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _on_rung_b(result: TensorResult, scalars: Scalars, bounds: witness.Bounds) -> TensorResult:
     return TensorResult(
         name=result.name,
         rung=Rung.WITNESSED,
         elements=result.elements,
         engine=result.engine,
-        witness=witness.deviations(scalars, exact),
+        witness=bounds.deviations(scalars),
     )
 
 
@@ -150,8 +236,8 @@ def _chosen(
     result.differing = 0
     result.rung = Rung.CONSISTENT if method.unseeded else Rung.IN_CELL
     if scalars and isinstance(method, Scalared):
-        exact = method.scalars(name, result.engine.partition("/")[0])
-        result.witness = witness.deviations(scalars, exact)
+        bounds = _bounds(method, name, result.engine.partition("/")[0])
+        result.witness = bounds.deviations(scalars)
     return result
 
 
@@ -166,11 +252,13 @@ def _scalars_of_choices(
     method, name = step.method, result.name
     if not isinstance(method, Scalared) or not isinstance(method, Chooser):
         return {}
-    exact = method.scalars(name, result.engine.partition("/")[0])
-    if not exact:
+    # The mean of a random sample is as far from its expectation as the sample is small.
+    spread = 8 / max(step.specs[name].elements, 1) ** 0.5 if method.unseeded else 0.0
+    bounds = _bounds(method, name, result.engine.partition("/")[0], max(witness.BOX, spread))
+    if not bounds.exact:
         return {}
-    dtype, scratch = method.scalar_dtype(name), Scratch(engine.device)
-    sample = witness.Sample(step.specs[name].elements, length=1024)
+    scratch = Scratch(engine.device)
+    sample = witness.Sample(step.specs[name].elements, length=1024, count=3)
 
     def loss(scalars: Scalars) -> float:
         total = 0.0
@@ -182,9 +270,8 @@ def _scalars_of_choices(
         return total
 
     with torch.inference_mode():
-        # The mean of a random sample is as far from its expectation as the sample is small.
-        box = max(witness.BOX, 8 / max(step.specs[name].elements, 1) ** 0.5)
-        return witness.descend(exact, exact, dtype, loss, box if method.unseeded else witness.BOX)
+        start = bounds.exact | method.suggest(name, result.engine.partition("/")[0], release)
+        return witness.descend(start, bounds, witness.Budget(loss, _ASKS))
 
 
 def _in_cell(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> bool:

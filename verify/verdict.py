@@ -40,6 +40,33 @@ class Rung(StrEnum):
     REFUTED = "refuted"
 
 
+#: From the strongest to the weakest.
+ORDER: Final = (
+    Rung.EXACT,
+    Rung.WITNESSED,
+    Rung.IN_CELL,
+    Rung.CONSISTENT,
+    Rung.DECLARED,
+    Rung.UNPROVEN,
+    Rung.REFUTED,
+)
+NAMES: Final = {
+    Rung.EXACT: "A (exact)",
+    Rung.WITNESSED: "B (witnessed)",
+    Rung.IN_CELL: "C (in-cell)",
+    Rung.CONSISTENT: "D (consistent)",
+    Rung.DECLARED: "declared only",
+    Rung.UNPROVEN: "undecided",
+    Rung.REFUTED: "refuted",
+}
+#: What satisfies a demand; D, declared and undecided never do.
+ENOUGH: Final = {
+    "A": frozenset({Rung.EXACT}),
+    "B": frozenset({Rung.EXACT, Rung.WITNESSED}),
+    "C": frozenset({Rung.EXACT, Rung.WITNESSED, Rung.IN_CELL}),
+}
+
+
 class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     """The first element that differs, as evidence anyone can look at.
 

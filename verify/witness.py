@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Final
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -24,7 +25,10 @@ from parentage.verify.verdict import Scalar
 BOX: Final = 1e-2
 #: A deviation that no sum of fewer than 2^24 fp32 numbers should have.
 NOTABLE: Final = 1e-5
-_ROUNDS: Final = 12
+#: Elements of the largest tensor that is held in memory for torch's own reductions, and the numbers
+#: of threads that they are tried with (a sum's bits depend on how it is cut).
+REPLAYED: Final = 1 << 24
+THREADS: Final = (1, 2, 4, 8, 16, 32)
 _SWEEPS: Final = 6
 #: Combinations that are all tried: narrow dtypes have few numbers within a bound.
 _GRID: Final = 3000
@@ -34,27 +38,63 @@ _WINDOW: Final = [*range(1, 65), *range(128, 4097, 64)]
 Loss = Callable[[Scalars], float]
 
 
-def limit(value: float, dtype: str, box: float = BOX) -> float:
-    """Return how far a scalar may be from `value`: the box, or three ulps of a narrow dtype."""
-    return max(box * abs(value), 6 * UNIT[dtype] * abs(value))
+class Bounds(msgspec.Struct, frozen=True):
+    """How far each scalar of a tensor may be from float64.
+
+    Attributes:
+        exact: the scalars from float64.
+        dtype: that the engine holds them in.
+        noise: absolute bounds of those that cancel to nothing, by name without number.
+        box: relative bound of all.
+    """
+
+    exact: Scalars
+    dtype: str
+    noise: Mapping[str, float] = {}
+    box: float = BOX
+
+    def limit(self, key: str) -> float:
+        """Return the bound of a scalar: the box, three ulps of a narrow dtype, or its noise."""
+        value = abs(self.exact[key])
+        return max(self.box * value, 6 * UNIT[self.dtype] * value, self._noise(key))
+
+    def _noise(self, key: str) -> float:
+        return self.noise.get(key.partition(".")[0], 0.0)
+
+    def within(self, key: str, value: float) -> bool:
+        """Say whether a value is within its bound."""
+        return math.isfinite(value) and abs(value - self.exact[key]) <= self.limit(key)
+
+    def deviations(self, scalars: Scalars) -> dict[str, Scalar]:
+        """Return scalars as a report shows them: how far each is, relative to its size or its noise."""
+        found = {}
+        for key, value in scalars.items():
+            size = max(abs(self.exact[key]), self._noise(key) / self.box) or 1.0
+            found[key] = Scalar(value=value.hex(), deviation=abs(value - self.exact[key]) / size)
+        return found
+
+    def many(self, key: str) -> int:
+        """Return about how many numbers of the dtype are within the bound."""
+        ulp = UNIT[self.dtype] * abs(self.exact[key])
+        return 1 + 2 * int(self.limit(key) / ulp) if ulp else 1
+
+    def near(self, key: str) -> list[float]:
+        """Return the numbers of the dtype within the bound, the nearest first."""
+        value = self.exact[key]
+        found = [value]
+        for steps in range(1, _GRID + 1):
+            beside = [nudged(value, sign * steps, self.dtype) for sign in (1, -1)]
+            beside = [v for v in beside if self.within(key, v)]
+            if not beside:
+                break
+            found += beside
+        return found
 
 
-def deviations(scalars: Scalars, exact: Scalars) -> dict[str, Scalar]:
-    """Return scalars as a report shows them."""
-    return {
-        key: Scalar(
-            value=value.hex(),
-            deviation=abs(value - exact[key]) / abs(exact[key]) if exact[key] else abs(value),
-        )
-        for key, value in scalars.items()
-    }
-
-
-def within(scalars: Mapping[str, float], exact: Scalars, dtype: str) -> bool:
-    """Say whether published scalars are those of the method, each within its bound."""
-    return set(scalars) <= set(exact) and all(
-        math.isfinite(value) and abs(value - exact[key]) <= limit(exact[key], dtype)
-        for key, value in scalars.items()
+def within(scalars: Mapping[str, float], bounds: Bounds) -> bool:
+    """Say whether scalars are some of those of the method, each within its bound."""
+    return bool(scalars) and all(
+        key in bounds.exact and bounds.within(key, value) for key, value in scalars.items()
     )
 
 
@@ -70,52 +110,33 @@ class Budget:
         return self._loss(scalars) if self.left >= 0 else math.inf
 
 
-def descend(start: Scalars, exact: Scalars, dtype: str, loss: Loss, box: float = BOX) -> Scalars:
+def descend(start: Scalars, bounds: Bounds, loss: Budget) -> Scalars:
     """Search near `start` for the scalars of least loss, one coordinate at a time; 0 ends it."""
     best, least = dict(start), loss(start)
     if least == 0:
         return best
-    if math.prod(_many(value, dtype, box) for value in exact.values()) <= _GRID:
-        near = {key: _near(value, dtype, box) for key, value in exact.items()}
+    if math.prod(map(bounds.many, bounds.exact)) <= min(_GRID, loss.left):
+        near = {key: bounds.near(key) for key in bounds.exact}
         grid = (dict(zip(near, values, strict=True)) for values in product(*near.values()))
         return min(grid, key=loss)
-    asked = loss if isinstance(loss, Budget) else Budget(loss)
     for _ in range(_SWEEPS):
         before = least
         for key in best:
-            if least == 0 or asked.left <= 0:
+            if least == 0 or loss.left <= 0:
                 return best
-            best, least = _along(key, best, least, exact, dtype, asked, box)
+            best, least = _along(key, best, least, bounds, loss)
         if least == before:
             break
     return best
 
 
-def _many(value: float, dtype: str, box: float) -> int:
-    """Return about how many numbers of a dtype are within the bound."""
-    ulp = UNIT[dtype] * abs(value)
-    return 1 + 2 * int(limit(value, dtype, box) / ulp) if ulp else 1
-
-
-def _near(value: float, dtype: str, box: float) -> list[float]:
-    """Return the numbers of a dtype within the bound, the nearest first."""
-    found = [value]
-    for steps in range(1, _GRID + 1):
-        beside = [nudged(value, sign * steps, dtype) for sign in (1, -1)]
-        beside = [v for v in beside if abs(v - value) <= limit(value, dtype, box)]
-        if not beside:
-            break
-        found += beside
-    return found
-
-
 def _along(
-    key: str, best: Scalars, least: float, exact: Scalars, dtype: str, loss: Loss, box: float
+    key: str, best: Scalars, least: float, bounds: Bounds, loss: Budget
 ) -> tuple[Scalars, float]:
     def attempt(steps: int) -> bool:
         nonlocal best, least
-        value = nudged(best[key], steps, dtype)
-        if not abs(value - exact[key]) <= limit(exact[key], dtype, box):
+        value = nudged(best[key], steps, bounds.dtype)
+        if not bounds.within(key, value):
             return False
         candidate = best | {key: value}
         found = loss(candidate)
@@ -124,17 +145,14 @@ def _along(
             return True
         return False
 
-    reach = 1
-    while abs(nudged(exact[key], reach, dtype) - exact[key]) <= limit(exact[key], dtype, box):
-        reach *= 2
-        if reach > 1 << 40:
-            break
-    step = reach
-    while step >= 1 and least > 0:
+    step = 1
+    while step <= 1 << 40 and bounds.within(key, nudged(bounds.exact[key], step, bounds.dtype)):
+        step *= 2
+    while step >= 1 and least > 0 and loss.left > 0:
         if not any([attempt(step), attempt(-step)]):
             step //= 2
     for steps in _WINDOW:
-        if least == 0:
+        if least == 0 or loss.left <= 0:
             break
         attempt(steps)
         attempt(-steps)

@@ -97,6 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of our output went away; leave quietly, as `head` expects.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        sys.exit(_extra_missing(error.name, as_json=as_json))
     except OSError as error:
         sys.exit(_os_error(error, as_json=as_json))
     sys.exit(result if isinstance(result, int) else 0)
@@ -110,6 +114,21 @@ def _mistake(error: click.ClickException, *, as_json: bool) -> int:
         error.show()
         return UsageError.exit_code
     return report_error(UsageError(error.format_message(), hint="--help"), as_json=True)
+
+
+#: What an extra brings, and its name.
+_EXTRAS = {"torch": "recompute"}
+
+
+def _extra_missing(name: str, *, as_json: bool) -> int:
+    from parentage.cli.shared import report_error
+    from parentage.manifest.errors import CannotRunError
+
+    error = CannotRunError(
+        f"this needs {name}, which is not installed",
+        hint=f"pip install 'parentage[{_EXTRAS[name]}]'",
+    )
+    return report_error(error, as_json=as_json)
 
 
 def _os_error(error: OSError, *, as_json: bool) -> int:

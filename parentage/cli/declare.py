@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from parentage.cli.shared import (
     progress,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from parentage.manifest.recipe import Recipe
 
 
 @click.command(
@@ -48,6 +52,11 @@ Examples:
     metavar="ID=PATH",
     help="Weights that an intermediate step produced.",
 )
+@click.option(
+    "--witness",
+    is_flag=True,
+    help="Recompute first, and publish the scalars that a merge by another engine takes (rung B).",
+)
 @digest_option
 @threads_option
 @json_option
@@ -59,6 +68,7 @@ def command(
     observed: bool,
     parents: tuple[str, ...],
     step_outputs: tuple[str, ...],
+    witness: bool,
     digests: tuple[str, ...],
     threads: int | None,
     as_json: bool,
@@ -79,6 +89,8 @@ def command(
         recipe = load_config(mergekit_path, profile=profile, parents=given)
     else:
         recipe = Recipe(version="0.1", parents=(), steps=())
+    if witness:
+        recipe = _witnessed(recipe, model, given, threads, quiet=as_json)
     with progress("declare", quiet=as_json, reads=[model, *given.values()]) as bar:
         declared = declare(
             model,
@@ -100,3 +112,17 @@ def command(
         click.echo(f"weights   {name} {root}")
     click.echo(f"next      parentage sign {model} --key release.key")
     return 0
+
+
+def _witnessed(
+    recipe: Recipe, model: Path, parents: dict[str, Path], threads: int | None, *, quiet: bool
+) -> Recipe:
+    from parentage.verify.report import summarise
+    from parentage.verify.witnessing import with_witness
+
+    with progress("recompute", quiet=quiet, reads=[model, *parents.values()]) as bar:
+        recipe, results = with_witness(
+            recipe, model, parents=parents, threads=threads, progress=bar
+        )
+    click.echo(f"recomputed: {summarise(results)[1]}", err=True)
+    return recipe

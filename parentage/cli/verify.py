@@ -56,10 +56,10 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
 )
 @click.option(
     "--rung",
-    type=click.Choice(["A", "C"]),
+    type=click.Choice(["A", "B", "C"]),
     default="A",
     show_default=True,
-    help="Weakest rung that counts: A exact, C within every element's rounding cell.",
+    help="Weakest rung that counts: A exact, B exact given scalars near float64's, C within cells.",
 )
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
 @click.option(

@@ -26,9 +26,9 @@ from parentage.manifest.merge_steps import ArceeFusion
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.merging import Merging, Span
-from parentage.verify.rounding import DTYPES
+from parentage.verify.rounding import DTYPES, bits
 from parentage.verify.selection import cuts, from_ordered, ordered
-from parentage.verify.sources import Source
+from parentage.verify.sources import Scratch, Source
 
 _EPSILON = 1e-8
 
@@ -76,6 +76,19 @@ class ArceeFusionMethod(Merging[ArceeFusion, float]):
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the threshold."""
         return {"threshold": self.found(name, variant)}
+
+    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+        """Return the least importance of the elements that are not the base's."""
+        dtype, store = DTYPES[self.compute(name)], DTYPES[self.specs[name].dtype]
+        scratch, least = Scratch(torch.device("cpu")), torch.tensor(torch.inf, dtype=dtype)
+        for span, parts in self.pieces(name, variant):
+            scratch.reset()
+            found = release.read(name, span.start, span.stop, scratch)
+            base = (parts[0] + (parts[1] - parts[0]) * 0.0).to(store)
+            taken = self._importance(span, parts)[bits(found) != bits(base)]
+            if taken.numel():
+                least = torch.minimum(least, taken.min())
+        return {"threshold": float(least)} if bool(least.isfinite()) else {}
 
     def scalar_dtype(self, name: str) -> str:
         """Return the dtype that importances are held in."""

@@ -102,8 +102,18 @@ class Scalared(Protocol):
 
     witness: dict[str, Scalars]
 
+    @property
+    def noise(self) -> Mapping[str, float]:
+        """Return absolute bounds for scalars that cancel to nothing, by name (without its number)."""
+
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the scalars of a tensor from float64, rounded as the engine holds them."""
+
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Return the scalars as torch reduces them on its threads here; empty where it does not help."""
+
+    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+        """Return scalars read off a release itself; empty where there is no way."""
 
     def scalar_dtype(self, name: str) -> str:
         """Return the dtype that scalars are held in."""

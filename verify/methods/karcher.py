@@ -62,10 +62,7 @@ class KarcherMethod(Combination[Karcher]):
         """Return coefficients, or the whole merged tensor."""
         if variant == "parentage-1":
             return super().facts(name, variant)
-        parts = [
-            torch.cat(p) for p in zip(*(p for _, p in self.pieces(name, variant)), strict=True)
-        ]
-        return Facts([], self._mean(parts, variant))
+        return Facts([], self._mean(self.whole(name, variant), variant))
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Return the elements of the tensor that was merged whole."""

@@ -66,6 +66,7 @@ class Merging(Generic[S, F]):
     profiles: ClassVar[Mapping[str, tuple[str, ...]]]
     by_rows: bool = False
     proven_bound = False
+    noise: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, step: S, inputs: Mapping[str, Source]) -> None:
         profile = step.arithmetic.profile
@@ -96,6 +97,18 @@ class Merging(Generic[S, F]):
 
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the facts that engines disagree on, as this engine's float64 reading of them."""
+        return {}
+
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Return the scalars as torch reduces whole tensors, with the threads that it has now.
+
+        A guess, and never more: where it differs from `scalars` by less than the bound, it is tried
+        as a witness before any search. The tensor is held in memory.
+        """
+        return {}
+
+    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+        """Return scalars read off a release itself."""
         return {}
 
     def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
@@ -210,6 +223,15 @@ class Merging(Generic[S, F]):
             scratch.reset()
             span = Span(name, start, min(start + size, spec.elements), spec.shape)
             yield span, self.parts(span, variant, scratch)
+
+    def whole(self, name: str, variant: str) -> list[Tensor]:
+        """Return the inputs of a whole tensor in the dtype of an engine's arithmetic, flat."""
+        dtype = DTYPES["F64" if variant == "parentage-1" else self.compute(name)]
+        found = [torch.empty(self.specs[name].elements, dtype=dtype) for _ in self.sources]
+        for span, parts in self.pieces(name, variant):
+            for target, part in zip(found, parts, strict=True):
+                target[span.start : span.stop] = part
+        return found
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch

@@ -84,6 +84,15 @@ class ModelStockMethod(Combination[ModelStock]):
             return {}
         return {"t": self.found(name, variant).values[0]}
 
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as mergekit does."""
+        if variant == "parentage-1" or self.by_rows:
+            return {}
+        offsets = self.vectors(self.whole(name, variant))
+        norms = [torch.norm(offset, dim=-1) for offset in offsets]
+        products = [(a * b).sum(dim=-1) for a, b in combinations(offsets, 2)]
+        return {"t": float(_t(norms, products, len(offsets), variant))}
+
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Interpolate as mergekit does."""
         base, others = self.split(parts)

@@ -36,6 +36,8 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
     profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
         name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
     }
+    #: The tangent at the weighted mean is zero but for rounding, and near zero its length hardly matters.
+    noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5, "tangent": 1e-2}
 
     def weights(self, name: str) -> list[Fraction]:
         """Return the exact weights of a tensor, as declared."""
@@ -115,9 +117,27 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
         count = len(self.weights(name))
         if variant == "parentage-1" or count == 1:
             return {}
+        return self._named(self.found(name, variant).values, count)
+
+    def _named(self, values: Sequence[float], count: int) -> Scalars:
         names = [f"norm.{i}" for i in range(count)] + ["mean"]
         names += [f"dot.{i}" for i in range(count)] + ["tangent"]
-        return dict(zip(names, self.found(name, variant).values, strict=False))
+        return dict(zip(names, values, strict=False))
+
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as mergekit does."""
+        count = len(self.weights(name))
+        if variant == "parentage-1" or count == 1:
+            return {}
+        vectors = torch.stack(self.vectors(self.whole(name, variant)))
+        known = torch.norm(vectors, dim=-1).tolist()
+        unit, mean, weights = self._mean(name, vectors, known)
+        known.append(float(torch.norm(mean)))
+        if not self._degenerate(known, count):
+            mean = mean / torch.tensor(known[count], dtype=vectors.dtype)
+            known += (unit * mean).sum(-1).tolist()
+            known.append(float(torch.norm(self._tangent(unit, mean, weights, known))))
+        return self._named(known, count)
 
     def _reduced(
         self, span: Span, parts: Sequence[Tensor], known: Sequence[float], pick: str

@@ -37,6 +37,7 @@ class NuSlerpMethod(Combination[NuSlerp]):
     profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
         name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
     }
+    noise: ClassVar[Mapping[str, float]] = {"cos": 1e-5}
 
     def __init__(self, step: NuSlerp, inputs: Mapping[str, Source]) -> None:
         super().__init__(step, inputs)
@@ -79,6 +80,12 @@ class NuSlerpMethod(Combination[NuSlerp]):
             return {}
         return {"cos": self.found(name, variant).values[0]}
 
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as mergekit does."""
+        if variant == "parentage-1" or not self.step.params.flatten:
+            return {}
+        return {"cos": float(_cosines(self.vectors(self.whole(name, variant))))}
+
     def _cosine(self, name: str, variant: str) -> float:
         compute = self.compute(name)
         squares = [RunningSum(), RunningSum()]
@@ -94,10 +101,7 @@ class NuSlerpMethod(Combination[NuSlerp]):
 
     def _columns(self, name: str, variant: str) -> Tensor:
         elements, shape = self.specs[name].elements, self.specs[name].shape
-        whole = [
-            torch.cat(column)
-            for column in zip(*(p for _, p in self.pieces(name, variant)), strict=True)
-        ]
+        whole = self.whole(name, variant)
         vectors = [v.reshape(shape).transpose(0, -1) for v in self.vectors(whole)]
         mixed = self._mixed(vectors, _cosines(vectors), name, variant)
         base, _ = self.split(whole)

@@ -147,6 +147,16 @@ class SceMethod(Merging[Sce, Facts]):
             stay &= facts.cut.rank > 0
         return vectors * stay.to(vectors.dtype)
 
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as mergekit does."""
+        facts, n = self.found(name, variant), self.specs[name].elements
+        span = Span(name, 0, n, self.specs[name].shape)
+        vectors = self.vectors(self.whole(name, variant))
+        means = self._selected(facts, span, vectors, variant).square().mean(dim=1)
+        total = float(means.sum())
+        weights = means / total if abs(total) >= _SMALL else torch.ones_like(means) / len(means)
+        return {f"weight.{i}": w for i, w in enumerate(weights.tolist())}
+
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the weights."""
         if variant == "parentage-1":

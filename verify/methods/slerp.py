@@ -1,163 +1,157 @@
 """slerp/v1: spherical interpolation of whole tensors (Shoemake 1985), lerp where |cos| > 0.9995.
 
-parentage-1   <a,a>, <b,b>, <a,b> in float64 by blocks of 4096 elements, each block and then the list
-              of blocks summed as a binary tree; cos = ab / (sqrt(aa) sqrt(bb)); the coefficients
-              sin((1-t)θ)/sin θ and sin(tθ)/sin θ to 50 digits, rounded to float64;
+parentage-1   <a,a>, <b,b>, <a,b> in float64 by tree sums; cos = ab / (sqrt(aa) sqrt(bb)); the
+              coefficients sin((1-t)θ)/sin θ and sin(tθ)/sin θ to 50 digits, rounded to float64;
               y = RN_store(RN(c_a a) + RN(c_b b)).
-mk-0.1.5      fp32 norms of chunks of 2^20 elements, norm of those norms, dot of the normalised
-              chunks, coefficients in fp32, c_a a + c_b b unfused (merge_methods/slerp.py). Its
-              reductions depend on threads and kernels, so a tensor may miss rung A.
-mk-0.1.4      as mk-0.1.5 but through numpy and BLAS; reductions likewise.
+mk            fp32: norms, the dot product of the normalised inputs, c_a and c_b from it, c_a a + c_b b
+              unfused (merge_methods/slerp.py). 0.1.5 reduces pieces of 2^20 elements with torch, 0.1.4
+              whole tensors with numpy; both depend on threads and kernels, so that rung A takes torch's
+              reading on one thread, and a witness any other. Scalars: "dot" (0.1.5); "a", "b", the
+              coefficients (0.1.4, whose sines are numpy's).
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from parentage.manifest.merge_steps import Slerp
-from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import acos, digits, sin
-from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
-from parentage.verify.rounding import DTYPES, round_once
+from parentage.verify.methods.base import Interval, Scalars
+from parentage.verify.methods.merging import WITNESS, Merging, Span
+from parentage.verify.rounding import round_once, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
 THRESHOLD: Final = 0.9995
-_PIECE: Final = 1 << 18
 _MK_CHUNK: Final = 1 << 20
+_EPSILON: Final = 1e-8
 #: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
 SCALAR_BOX: Final = 1e-2
-_VARIANTS: Final = {
-    "parentage-1": ("parentage-1",),
-    "mk-0.1.5": ("mk-0.1.5",),
-    "mk-0.1.4": ("mk-0.1.4",),
-}
 
 
-class SlerpMethod:
-    """A bound slerp/v1; coefficients are computed once a tensor and engine."""
+class SlerpMethod(Merging[Slerp, Scalars]):
+    """A bound slerp/v1."""
 
-    #: The box of the scalars is measured, not proven.
-    proven_bound = False
-
-    def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
-        check_profile(step.id, step.arithmetic.profile, _VARIANTS)
-        self._step = step
-        self._where = f"step {step.id}"
-        self._a, self._b = (inputs[name] for name in step.inputs)
-        self._inputs = same_tensors(self._where, {name: inputs[name] for name in step.inputs})
-        self.variants = _VARIANTS[step.arithmetic.profile]
-        self.deterministic = step.arithmetic.profile == "parentage-1"
-        self.specs: Mapping[str, TensorSpec] = {
-            name: TensorSpec(name, self._store(spec), spec.shape)
-            for name, spec in self._inputs.items()
-        }
-        self._known: dict[tuple[str, str], tuple[float, float]] = {}
-        self._locks: dict[str, threading.Lock] = {name: threading.Lock() for name in self.specs}
-
-    def _store(self, spec: TensorSpec) -> str:
-        arithmetic = self._step.arithmetic
-        if spec.dtype not in FLOAT_DTYPES:
-            return spec.dtype
-        return arithmetic.store or arithmetic.compute or spec.dtype
+    profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
+    }
+    noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5}
 
     def t(self, name: str) -> Fraction:
         """Return the exact t of a tensor."""
-        for override in self._step.params.overrides:
+        for override in self.step.params.overrides:
             if matches(name, override.tensors):
                 return ratio(override.t)
-        return ratio(self._step.params.t)
+        return ratio(self.step.params.t)
 
-    def coefficients(self, name: str, variant: str) -> tuple[float, float]:
-        """Return (c_a, c_b) of a tensor under one engine."""
-        with self._locks[name]:
-            found = self._known.get((name, variant))
-            if found is None:
-                scratch = Scratch(self._device)
-                found = (
-                    self._exact(name, scratch)
-                    if variant == "parentage-1"
-                    else self._mergekit(name, scratch)
-                )
-                self._known[name, variant] = found
-            return found
-
-    _device = torch.device("cpu")
-
-    def _exact(self, name: str, scratch: Scratch) -> tuple[float, float]:
+    def facts(self, name: str, variant: str) -> Scalars:
+        """Return the scalar products in float64, or mergekit's own reading on this thread."""
+        if variant != "parentage-1":
+            return self.replay(name, variant)
         sums = [RunningSum(), RunningSum(), RunningSum()]
-        elements = self.specs[name].elements
-        for start in range(0, elements, _PIECE):
-            scratch.reset()
-            stop = min(start + _PIECE, elements)
-            a = self._a.read(name, start, stop, scratch).to(torch.float64)
-            b = self._b.read(name, start, stop, scratch).to(torch.float64)
+        for _, (a, b) in self.pieces(name, "parentage-1"):
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
                 found.add(left * right)
-        aa, bb, ab = (found.total() for found in sums)
-        return coefficients(aa, bb, ab, self.t(name))
+        return {key: found.total() for key, found in zip(("aa", "bb", "ab"), sums, strict=True)}
 
-    def _mergekit(self, name: str, scratch: Scratch) -> tuple[float, float]:
-        """Mirror merge_methods/slerp.py of mergekit 0.1.5 for one tensor."""
-        elements = self.specs[name].elements
-        compute = self._step.arithmetic.compute
-        ranges = [
-            (start, min(start + _MK_CHUNK, elements)) for start in range(0, elements, _MK_CHUNK)
-        ]
+    def coefficients(self, name: str) -> tuple[float, float]:
+        """Return (c_a, c_b) of a tensor under `parentage-1`."""
+        return coefficients(**self.found(name, "parentage-1"), t=self.t(name))
 
-        def read(source: Source, start: int, stop: int) -> Tensor:
-            values = source.read(name, start, stop, scratch)
-            values = values.to(DTYPES[compute]) if compute else values
-            return values.to(torch.float32).reshape(1, -1)
+    def scalar_dtype(self, name: str) -> str:
+        """Return the dtype of mergekit's reductions."""
+        return "F64" if self._wide(name) == torch.float64 else "F32"
+
+    def _wide(self, name: str) -> torch.dtype:
+        wide = self.compute(name) == "F64" and self.step.arithmetic.profile == "mk-0.1.5"
+        return torch.float64 if wide else torch.float32
+
+    def scalars(self, name: str, variant: str) -> Scalars:
+        """Return the cosine, or the coefficients, from float64."""
+        if variant == "parentage-1":
+            return {}
+        dtype = self.scalar_dtype(name)
+        if variant == "mk-0.1.4":
+            c_a, c_b = self.coefficients(name)
+            return {"a": rounded(c_a, dtype), "b": rounded(c_b, dtype)}
+        known = self.found(name, "parentage-1")
+        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
+        return {"dot": rounded(min(max(cosine, -1.0), 1.0), dtype)}
+
+    def scalars_of(self, name: str, variant: str) -> Scalars:
+        """Return torch's own reading on one thread, or a witness."""
+        if variant == "parentage-1" or variant.endswith(WITNESS):
+            return super().scalars_of(name, variant)
+        return self.found(name, variant)
+
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as merge_methods/slerp.py does, with the threads that torch has now."""
+        wide, elements = self._wide(name), self.specs[name].elements
+        size = _MK_CHUNK if variant == "mk-0.1.5" else max(elements, 1)
+        ranges = [(start, min(start + size, elements)) for start in range(0, elements, size)]
+        scratch = Scratch(torch.device("cpu"))
+
+        def read(start: int, stop: int) -> list[Tensor]:
+            scratch.reset()
+            span = Span(name, start, stop, self.specs[name].shape)
+            return [p.to(wide).reshape(1, -1) for p in self.parts(span, variant, scratch)]
 
         norms: list[list[float]] = [[], []]
         for start, stop in ranges:
-            scratch.reset()
-            for found, source in zip(norms, (self._a, self._b), strict=True):
-                part = read(source, start, stop)
+            for found, part in zip(norms, read(start, stop), strict=True):
                 found.append(float(torch.linalg.vector_norm(part, dim=1)))
-        whole = [torch.linalg.vector_norm(_column(found), dim=0) for found in norms]
-        norm_a, norm_b = (torch.where(norm > 1e-8, norm, 1.0) for norm in whole)
+        whole = [torch.linalg.vector_norm(_column(found, wide), dim=0) for found in norms]
+        lengths = [torch.where(norm > _EPSILON, norm, 1.0) for norm in whole]
         dots: list[float] = []
         for start, stop in ranges:
-            scratch.reset()
-            x = read(self._a, start, stop) / norm_a
-            y = read(self._b, start, stop) / norm_b
+            x, y = (part / length for part, length in zip(read(start, stop), lengths, strict=True))
             dots.append(float((x * y).sum(dim=1)))
-        dot = _column(dots).sum(dim=0).clamp(-1, 1)
-        t = torch.tensor(float(self.t(name)), dtype=torch.float32).reshape(-1, 1)
+        dot = _column(dots, wide).sum(dim=0)
+        if variant == "mk-0.1.4":
+            c_a, c_b = self._coefficients_014(name, float(dot))
+            return {"a": c_a, "b": c_b}
+        return {"dot": float(dot.clamp(-1, 1))}
+
+    def _coefficients_014(self, name: str, dot: float) -> tuple[float, float]:
+        t = float(self.t(name))
+        if abs(dot) > THRESHOLD:
+            return rounded(1 - t, "F32"), rounded(t, "F32")
+        theta = torch.acos(torch.tensor(dot, dtype=torch.float32))
+        part = theta * t
+        sine = torch.sin(theta)
+        return float(torch.sin(theta - part) / sine), float(torch.sin(part) / sine)
+
+    def _mk(self, name: str, scalars: Scalars) -> tuple[Tensor, Tensor]:
+        """Return (c_a, c_b) of mergekit from what is known of a tensor."""
+        wide = self._wide(name)
+        if "dot" not in scalars:
+            return torch.tensor(scalars["a"], dtype=wide), torch.tensor(scalars["b"], dtype=wide)
+        t = torch.tensor(float(self.t(name)), dtype=wide)
+        dot = torch.tensor(scalars["dot"], dtype=wide)
         linear = dot.abs() > THRESHOLD
         theta = torch.acos(torch.where(linear, 0.0, dot))
-        sin_theta = torch.sin(theta)
-        c_a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sin_theta)
-        c_b = torch.where(linear, t, torch.sin(t * theta) / sin_theta)
-        return float(c_a), float(c_b)
+        sine = torch.sin(theta)
+        c_a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine)
+        return c_a, torch.where(linear, t, torch.sin(t * theta) / sine)
 
-    def chunk(self, name: str, start: int, stop: int, variant: str, scratch: Scratch) -> Tensor:
-        """Return the interpolated elements under one engine."""
-        if self.specs[name].dtype not in FLOAT_DTYPES:
-            parts = [s.read(name, start, stop, scratch) for s in (self._a, self._b)]
-            return same_values(self._where, name, parts)
-        c_a, c_b = self.coefficients(name, variant)
-        a = self._a.read(name, start, stop, scratch)
-        b = self._b.read(name, start, stop, scratch)
-        store = self.specs[name].dtype
+    def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
+        """Interpolate."""
+        a, b = parts
         if variant == "parentage-1":
-            exact = a.to(torch.float64).mul(c_a).add_(b.to(torch.float64).mul(c_b))
-            return round_once(exact, store)
-        compute = self._step.arithmetic.compute
-        a, b = (part.to(DTYPES[compute]) if compute else part for part in (a, b))
-        mixed = a.to(torch.float32).mul(c_a).add_(b.to(torch.float32).mul(c_b))
-        return mixed.to(a.dtype).to(DTYPES[store])
+            c_a, c_b = self.coefficients(span.name)
+            return (a * c_a).add_(b * c_b)
+        wide = self._wide(span.name)
+        left, right = (float(c) for c in self._mk(span.name, scalars))
+        return (a.to(wide) * left).add_(b.to(wide) * right).to(a.dtype)
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
@@ -166,22 +160,23 @@ class SlerpMethod:
         store = self.specs[name].dtype
         if self.deterministic or store not in FLOAT_DTYPES:
             return None
-        c_a, c_b = self.coefficients(name, "parentage-1")
-        a = self._a.read(name, start, stop, scratch).to(torch.float64)
-        b = self._b.read(name, start, stop, scratch).to(torch.float64)
+        c_a, c_b = self.coefficients(name)
+        span = Span(name, start, stop, self.specs[name].shape)
+        a, b = self.parts(span, "parentage-1", scratch)
         exact = a * c_a + b * c_b
         # cos within the box moves the coefficients by at most the box, to first order.
         error = (a.abs().mul_(abs(c_a)) + b.abs().mul_(abs(c_b))).mul_(SCALAR_BOX).add_(2.0**-140)
         return round_once(exact - error, store), round_once(exact + error, store)
 
-    def alias(self, name: str) -> tuple[Source, str] | None:
-        """Return None: an interpolation is computed."""
-        return None
+
+def _column(values: list[float], dtype: torch.dtype) -> Tensor:
+    """Return scalars, each kept exactly as a float, in the shape that mergekit stacks them in."""
+    return torch.tensor(values, dtype=dtype).reshape(-1, 1, 1)
 
 
-def _column(values: list[float]) -> Tensor:
-    """Return fp32 values, each kept exactly as a float, in the shape that mergekit stacks them in."""
-    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+def _length(square: float) -> float:
+    length = math.sqrt(square)
+    return length if length > _EPSILON else 1.0
 
 
 def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, float]:

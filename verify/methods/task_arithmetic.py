@@ -14,7 +14,7 @@ mk            every operation in `compute`, Σ in fp32 and rounded (merge_method
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 import torch
@@ -26,11 +26,14 @@ from parentage.verify.methods.base import Choice, Scalars
 from parentage.verify.methods.choosing import decide
 from parentage.verify.methods.masks import Masks, mask_source
 from parentage.verify.methods.merging import Merging, Span
-from parentage.verify.rounding import DTYPES, rounded
+from parentage.verify.rounding import DTYPES, bits, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
-_SMALL = 1e-7
+_SMALL: Final = 1e-7
+#: Elements that vote on the quotients of unknown masks, and quotients that they vote on.
+_VOTERS: Final = 8192
+_CANDIDATES: Final = 257
 
 
 class Facts(msgspec.Struct):
@@ -121,6 +124,48 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         if not self.step.params.rescale or variant == "parentage-1":
             return {}
         return {f"scale.{i}": s for i, s in enumerate(self.found(name, variant).scales)}
+
+    def replay(self, name: str, variant: str) -> Scalars:
+        """Reduce as mergekit does."""
+        if not self.step.params.rescale or variant == "parentage-1" or self.unseeded:
+            return {}
+        work, n = DTYPES[self._work(name)], self.specs[name].elements
+        span, facts = Span(name, 0, n, self.specs[name].shape), self.found(name, variant)
+        found: Scalars = {}
+        for i, vector in enumerate(self.vectors(self.whole(name, variant))):
+            held = vector.to(work)
+            kept = held * facts.masks.mask(i, span, vector).to(work)
+            before, after = held.abs().sum(), kept.abs().sum()
+            dense = facts.scales[i] == 1.0 or before < _SMALL or after < _SMALL
+            found[f"scale.{i}"] = 1.0 if dense else float(before / after)
+        return found
+
+    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+        """Return, for masks of unknown bits, the quotients that most elements kept alone fit."""
+        if not self.unseeded or not self.step.params.rescale:
+            return {}
+        stop = min(self.specs[name].elements, _VOTERS)
+        span, scratch = Span(name, 0, stop, self.specs[name].shape), Scratch(torch.device("cpu"))
+        parts = self.parts(span, variant, scratch)
+        vectors, found = self.vectors(parts), release.read(name, 0, stop, scratch)
+        nothing = [torch.zeros_like(vector) for vector in vectors]
+        reach = min(max(0.01, 8 / max(self.specs[name].elements, 1) ** 0.5), 0.9)
+        suggested: Scalars = {}
+        for i, expected in enumerate(self._expected(name)):
+            if expected == 1.0:
+                continue
+            moved = vectors[i] != 0
+            kept = [torch.ones_like(m) if j == i else m for j, m in enumerate(nothing)]
+            votes: dict[float, int] = {}
+            for share in torch.linspace(-reach, reach, _CANDIDATES).tolist():
+                scale = rounded(expected * (1 + share), self._work(name))
+                if scale not in votes:
+                    scales = [scale if j == i else 1.0 for j in range(len(vectors))]
+                    got = self.mixed(name, parts[self.base_at], vectors, kept, scales)
+                    same = bits(got.to(found.dtype)) == bits(found)
+                    votes[scale] = int((same & moved).sum())
+            suggested[f"scale.{i}"] = max(votes, key=lambda scale: votes[scale])
+        return suggested
 
     def scalar_dtype(self, name: str) -> str:
         """Return the dtype that quotients are held in."""
