@@ -153,12 +153,6 @@ class TensorTableError(MalformedError):
     code = "tensor-table"
 
 
-class PartError(MalformedError):
-    """A partial result that is broken, of other inputs, or that does not fit beside the others."""
-
-    code = "part"
-
-
 class RecipeError(MalformedError):
     """A recipe that can't be one: cycle, unknown op or field, inexact ratio."""
 
@@ -206,3 +200,9 @@ class JournalError(UsageError):
     """A journal that can't be resumed from: of other inputs, in use, or open to others."""
 
     code = "journal"
+
+
+class PartError(ParentageError):
+    """A partial result that is not believed: by whom, of what, or beside which others."""
+
+    code = "part"

@@ -128,8 +128,9 @@ class Engine(msgspec.Struct):
 
     def expect(self, nbytes: int) -> None:
         """Tell of work that is to come, or (negative) that need not be done after all."""
-        if isinstance(self.progress, Expecting):
-            self.progress.expect(nbytes)
+        progress: object = self.progress
+        if isinstance(progress, Expecting):
+            progress.expect(nbytes)
 
 
 @cache
@@ -179,7 +180,9 @@ def pick_devices(name: str) -> tuple[torch.device, ...]:
     for device in found:
         if (device.index or 0) >= count:
             raise CannotRunError(
-                "no such CUDA device here", expected=f"cuda:0 to cuda:{count - 1}", found=str(device)
+                "no such CUDA device here",
+                expected=f"cuda:0 to cuda:{count - 1}",
+                found=str(device),
             )
     return found
 

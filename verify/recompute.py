@@ -110,32 +110,39 @@ def examine(
     engines = scene.engines(step)
     pieces = planner.tasks(source, names)
     nbytes = sum(source.specs[name].nbytes for name in names)
-    if not rules.direct:
-        for place, variant in enumerate(rules.variants):
-            if place and expect is not None:
-                expect.expect(nbytes)
-            job = Compare(step=step, engines=engines, engine=variant)
-            for name, count in _run(runner, job, pieces).items():
-                if isinstance(count, Difference):
-                    tried[name].counts[variant] = count
-            if not every_engine and not any(t.counts[variant].differing for t in tried.values()):
-                break
+    for place, variant in enumerate(() if rules.direct else rules.variants):
+        if place and expect is not None:
+            expect.expect(nbytes)
+        job = Compare(step=step, engines=engines, engine=variant)
+        for name, count in _run(runner, job, pieces).items():
+            if isinstance(count, Difference):
+                tried[name].counts[variant] = count
+        if not every_engine and not any(t.counts[variant].differing for t in tried.values()):
+            break
     if rules.deterministic:
         return tried
-    whole = {name: planner.Task(name, 0, source.specs[name].elements) for name in names}
-    chosen = tuple(rules.variants) if every_engine else (_chosen(rules, tried.values()),)
-    for variant in chosen[:1] if rules.direct else chosen:
-        missed = {
-            name: at_bits(rules, source.specs[name], tried[name], variant)
-            for name in names
-            if source.specs[name].dtype in FLOAT_DTYPES
-        }
-        missed = {n: r for n, r in missed.items() if rules.direct or r.differing}
-        job_below = Lower(step=step, engines=engines, missed=missed)
-        for name, found in _run(runner, job_below, [whole[name] for name in missed]).items():
+    everything = every_engine and not rules.direct
+    for variant in rules.variants if everything else (_chosen(rules, tried.values()),):
+        missed = _missed(rules, source, tried, variant)
+        pieces = [planner.Task(name, 0, source.specs[name].elements) for name in missed]
+        for name, found in _run(
+            runner, Lower(step=step, engines=engines, missed=missed), pieces
+        ).items():
             if isinstance(found, TensorResult):
-                tried[name].below[_open_engine(rules) if rules.direct else variant] = found
+                tried[name].below[variant] = found
     return tried
+
+
+def _missed(
+    rules: Rules, source: StepSource, tried: Mapping[str, Tried], engine: str
+) -> dict[str, TensorResult]:
+    """Return the tensors that bits do not decide under one engine."""
+    found = {
+        name: at_bits(rules, source.specs[name], known, engine)
+        for name, known in tried.items()
+        if source.specs[name].dtype in FLOAT_DTYPES
+    }
+    return {n: result for n, result in found.items() if rules.direct or result.differing}
 
 
 def _run(
@@ -241,9 +248,7 @@ def identities(
 ) -> dict[Profile, dict[str, str]]:
     """Return the identities of some tensors of a step's output under one engine."""
     source = scene.bound[step]
-    job = Identify(
-        step=step, engines=scene.engines(step), engine=variant, profiles=tuple(profiles)
-    )
+    job = Identify(step=step, engines=scene.engines(step), engine=variant, profiles=tuple(profiles))
     found = _run(runner, job, planner.tasks(source, names))
     leaves = {name: part for name, part in found.items() if isinstance(part, Leaves)}
     return work.identities_of(source, leaves)

@@ -17,8 +17,8 @@ from parentage.manifest.digest import Profile
 from parentage.verify import rungs
 from parentage.verify.differences import Difference, compared
 from parentage.verify.engine import Chunk, Engine, StepSource, leaves_of
-from parentage.verify.methods.base import Scalared
 from parentage.verify.journal import Journal
+from parentage.verify.methods.base import Scalared
 from parentage.verify.planner import Task, chunks_in, size_of
 from parentage.verify.sources import FileSource
 from parentage.verify.verdict import TensorResult
@@ -205,17 +205,17 @@ def joined(tasks: Sequence[Task], results: Mapping[Task, Result]) -> dict[str, R
     found: dict[str, Result] = {}
     for task in tasks:
         part = results[task]
-        whole = found.get(task.name)
-        if isinstance(whole, Difference) and isinstance(part, Difference):
-            whole.add(part)
-        elif isinstance(whole, Leaves) and isinstance(part, Leaves):
-            whole.add(part)
-        else:
-            found[task.name] = part
+        match found.get(task.name), part:
+            case (Difference() as whole, Difference()) | (Leaves() as whole, Leaves()):
+                whole.add(part)  # type: ignore[arg-type]  # the same kind, says the pattern
+            case _:
+                found[task.name] = part
     return found
 
 
-def identities_of(source: StepSource, leaves: Mapping[str, Leaves]) -> dict[Profile, dict[str, str]]:
+def identities_of(
+    source: StepSource, leaves: Mapping[str, Leaves]
+) -> dict[Profile, dict[str, str]]:
     """Return the tensor identities that leaves give, by profile and name."""
     found: dict[Profile, dict[str, str]] = {}
     for name, whole in leaves.items():

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "merge": "run a recipe, write the weights, declare and sign them",
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
+    "join": "decide from the partial results of several verifiers' runs",
 }
 
 _EPILOG: Final = """\b
