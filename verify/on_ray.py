@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -141,14 +142,16 @@ def cluster(address: str, workers: int) -> Iterator[Any]:
             "object_store_memory": _STORE,
             "num_cpus": workers,
         }
-    try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise CannotRunError(f"no Ray here: {error}", where=address) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray tells of dead workers on standard output, which is the report's.
+    with redirect_stdout(sys.stderr):
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise CannotRunError(f"no Ray here: {error}", where=address) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def errand_of(scene: Scene, parents: Mapping[str, FileSource], engine: Engine) -> Errand:
