@@ -128,6 +128,9 @@ def cluster(address: str, workers: int) -> Iterator[Any]:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not address:
+            # Loopback only: Ray replaces 127.0.0.1 by an address that others reach, but for this.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         import ray
     except ModuleNotFoundError as error:
         raise MissingExtraError(
@@ -138,7 +141,6 @@ def cluster(address: str, workers: int) -> Iterator[Any]:
         options = {
             "address": "local",
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
             "object_store_memory": _STORE,
             "num_cpus": workers,
         }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def children(root: int) -> Iterator[int]:
     known = {root}
     for _ in range(8):
         known |= {pid for pid, parent in parents.items() if parent in known}
-    yield from known - {root}
+    yield from sorted(known - {root})
 
 
 def workers(root: int) -> list[int]:
@@ -49,8 +50,24 @@ def workers(root: int) -> list[int]:
             title = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if title.startswith(b"ray::") and b"IDLE" not in title:
+        if title.startswith(b"ray::_perform"):
             found.append(pid)
+    return found
+
+
+def listening(root: int) -> set[str]:
+    """Return the addresses, in /proc's hex, that a process and those below it listen on."""
+    sockets: set[str] = set()
+    for pid in [root, *children(root)]:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(os.readlink(link))  # noqa: PTH115
+    found: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
     return found
 
 
@@ -87,6 +104,7 @@ def test_a_killed_worker_loses_nothing(large: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         if journal.exists() and journal.read_bytes().count(b"\n") > 5:
+            heard = listening(process.pid)
             for pid in workers(process.pid)[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
@@ -95,6 +113,9 @@ def test_a_killed_worker_loses_nothing(large: Path) -> None:
     stdout, _ = process.communicate(timeout=240)
 
     assert done < 61
+    # 127.0.0.1, as IPv4 and as IPv6 writes it: nobody else can reach what Ray opens.
+    assert heard
+    assert heard <= {"0100007F", "0000000000000000FFFF00000100007F"}
     assert stdout == whole
     assert json.loads(stdout)["verdict"] == "verified"
     assert journal.read_bytes().count(b"\n") == 61
