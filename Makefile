@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 PYTEST ?= pytest
 PEERS := .peers
 
-.PHONY: help demo test check lint bench dev peers schemas clean
+.PHONY: help demo test check lint bench dev peers methods schemas clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ check: lint  ## everything that CI runs
 
 bench: $(VENV)/.dev peers  ## measure against the peers, side by side
 	$(PY) benchmarks/run.py
+
+methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from real runs
+	$(PY) benchmarks/methods.py --write
 
 schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 	$(PY) tests/regenerate_schemas.py

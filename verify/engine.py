@@ -103,7 +103,10 @@ class Engine(msgspec.Struct):
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads, thread_name_prefix="recompute") as pool:
+            # A thread takes over torch's number of threads when it first asks for it.
+            with ThreadPoolExecutor(
+                threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
+            ) as pool:
                 pending: deque[Future[T | None]] = deque()
                 rest = iter(chunks)
                 try:

@@ -57,11 +57,16 @@ def _witnessed(
     method, name, variant = step.method, result.name, result.engine
     if not isinstance(method, Scalared):
         return result
-    search = _Search(engine, release, step, result, _bounds(method, name, variant))
-    with torch.inference_mode():
-        for scalars in _guesses(release, step, name, variant):
-            if search.fits(scalars):
-                return _on_rung_b(result, search.best, search.bounds)
+    searches: list[_Search] = []
+    for each in dict.fromkeys((variant, *method.variants)):
+        search = _Search(engine, release, step, result, each, _bounds(method, name, each))
+        searches.append(search)
+        with torch.inference_mode():
+            for scalars in _guesses(release, step, name, each):
+                if search.fits(scalars):
+                    result.engine = each
+                    return _on_rung_b(result, search.best, search.bounds)
+    search = searches[0]
     for _ in range(_ROUNDS):
         with torch.inference_mode():
             left = search.descend()
@@ -98,12 +103,14 @@ class _Search:
         release: FileSource,
         step: StepSource,
         result: TensorResult,
+        variant: str,
         bounds: witness.Bounds,
     ) -> None:
         self._engine, self._release, self._step = engine, release, step
-        self._name, self._variant = result.name, result.engine
+        self._name, self.variant = result.name, variant
         self.bounds = bounds
         self.best, self._least = dict(bounds.exact), math.inf
+        self._tried: list[Scalars] = []
         self._sample = witness.Sample(result.elements)
         if result.first is not None:
             self._sample.add([result.first.index])
@@ -120,7 +127,7 @@ class _Search:
         for start, stop in self._sample.ranges:
             self._scratch.reset()
             got = self._step.method.chunk(
-                self._name, start, stop, self._variant + WITNESS, self._scratch
+                self._name, start, stop, self.variant + WITNESS, self._scratch
             )
             found = self._release.read(self._name, start, stop, self._scratch)
             total += witness.distance(got, found)
@@ -129,15 +136,16 @@ class _Search:
     def missed(self, scalars: Scalars) -> Difference:
         """Return how a whole tensor differs, given scalars."""
         self._use(scalars)
-        variant = self._variant + WITNESS
+        variant = self.variant + WITNESS
         return differences(self._engine, self._release, self._step, variant, [self._name])[
             self._name
         ]
 
     def fits(self, scalars: Scalars) -> bool:
         """Say whether scalars are within their bounds and give every element."""
-        if not witness.within(scalars, self.bounds):
+        if scalars in self._tried or not witness.within(scalars, self.bounds):
             return False
+        self._tried.append(scalars)
         candidate = self.bounds.exact | scalars
         loss = self._loss(candidate)
         if loss < self._least:

@@ -6,22 +6,24 @@ kept (journal.py), signed (parts.py) or asked of another process (on_ray.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from parentage.manifest import digest
 from parentage.manifest.digest import Profile
-from parentage.verify import rungs
+from parentage.verify import planner, rungs
 from parentage.verify.differences import Difference, compared
 from parentage.verify.engine import Chunk, Engine, StepSource, leaves_of
 from parentage.verify.journal import Journal
 from parentage.verify.methods.base import Scalared
 from parentage.verify.planner import Task, chunks_in, size_of
-from parentage.verify.sources import FileSource
+from parentage.verify.sources import FileSource, Scratch
 from parentage.verify.verdict import TensorResult
+
+T = TypeVar("T")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="job"):
@@ -118,23 +120,54 @@ class Threads:
             for task in tasks:
                 yield task, self._lower(source, job.missed[task.name])
         elif isinstance(job, Compare):
-            work = compared(self.engine, self.scene.release, source, job.engine)
-            with closing(self.engine.stream(work, _chunks(source, tasks))) as parts:
-                for task in tasks:
-                    total = Difference(0, None)
-                    for _ in chunks_in(source.specs[task.name], task):
-                        total.add(next(parts))
-                    total.places.clear()
-                    yield task, total
+            compare = compared(self.engine, self.scene.release, source, job.engine)
+            for task, counts in self._spread(source, tasks, compare):
+                total = Difference(0, None)
+                for count in counts:
+                    total.add(count)
+                total.places.clear()
+                yield task, total
         else:
             source.variant = job.engine
             hashing = leaves_of(self.engine, source, job.profiles)
-            with closing(self.engine.stream(hashing, _chunks(source, tasks))) as parts:
-                for task in tasks:
-                    leaves = Leaves(dict.fromkeys(job.profiles, b""))
-                    for _ in chunks_in(source.specs[task.name], task):
-                        leaves.add(Leaves(next(parts)))
-                    yield task, leaves
+            for task, parts in self._spread(source, tasks, hashing):
+                joint = {
+                    profile: b"".join(part[profile] for part in parts) for profile in job.profiles
+                }
+                yield task, Leaves(joint)
+
+    def _spread(
+        self, source: StepSource, tasks: Sequence[Task], work: Callable[[Chunk, Scratch], T]
+    ) -> Iterator[tuple[Task, list[T]]]:
+        """Run the chunks of tasks on the threads and yield each task with its chunks' results.
+
+        Where facts of whole tensors are found, a thread keeps a tensor to itself: others that came for
+        its next chunks would only wait for those facts.
+        """
+        alone = planner.whole_tensors(source) and len(tasks) >= self.engine.threads
+
+        def unit(chunk: Chunk, scratch: Scratch) -> list[T]:
+            if not alone:
+                return [work(chunk, scratch)]
+            found: list[T] = []
+            for part in chunks_in(
+                source.specs[chunk.name], Task(chunk.name, chunk.start, chunk.stop)
+            ):
+                scratch.reset()
+                found.append(work(part, scratch))
+            return found
+
+        def units() -> Iterator[Chunk]:
+            for task in tasks:
+                if alone:
+                    yield Chunk(task.name, task.start, task.stop)
+                else:
+                    yield from chunks_in(source.specs[task.name], task)
+
+        with closing(self.engine.stream(unit, units())) as results:
+            for task in tasks:
+                count = 1 if alone else sum(1 for _ in chunks_in(source.specs[task.name], task))
+                yield task, [part for _ in range(count) for part in next(results)]
 
     def _lower(self, source: StepSource, missed: TensorResult) -> TensorResult:
         """Search from the published scalars, whatever was searched before."""
@@ -193,11 +226,6 @@ def decode(job: AnyJob, data: bytes) -> Result:
         Lower: TensorResult,
     }
     return msgspec.json.decode(data, type=kinds[type(job)])
-
-
-def _chunks(source: StepSource, tasks: Sequence[Task]) -> Iterator[Chunk]:
-    for task in tasks:
-        yield from chunks_in(source.specs[task.name], task)
 
 
 def joined(tasks: Sequence[Task], results: Mapping[Task, Result]) -> dict[str, Result]:

@@ -353,22 +353,47 @@ parameters: {epsilon: 0.0001, r: 0.3}
 """,
 }
 
-#: What some tensors reach below rung A, by version and case; the rest must reach A.
-WEAKER: dict[tuple[str, str], str] = {
-    (version, case): rungs
-    for version in ("0.1.5", "0.1.4")
-    for case, rungs in {
-        "nuslerp-base-fp32": "B",
-        "multislerp-base-fp32": "B?",
-        "karcher": "?",
-        "karcher-fp32": "?",
-        "dare_ties-fp32": "B",
-        "dare_linear-unseeded": "D",
-        "della_linear": "B?",
-        "model_stock-fp32": "B",
-        "arcee_fusion": "B",
-        "arcee_fusion-fp32": "B",
-        "slerp": "B",
-        "multislerp": "B",
-    }.items()
+#: The same with a parent far enough for the spherical branch, and in fp32 throughout.
+CASES |= {
+    f"{name}-far": CASES[name].replace("@right", "@far")
+    for name in ("slerp", "nuslerp", "multislerp", "karcher", "dare_ties", "ties", "linear")
+}
+CASES |= {
+    f"{name}-wide": CASES[f"{name}-far"].replace("dtype: bfloat16", "dtype: float32")
+    for name in ("slerp", "nuslerp", "multislerp", "karcher", "dare_ties", "ties", "linear")
+}
+#: The same on two threads: elementwise work does not change, reductions do.
+CASES |= {
+    f"{name}-threads": CASES[name]
+    for name in (
+        *("slerp", "slerp-far", "slerp-wide", "nuslerp", "nuslerp-wide", "multislerp-wide"),
+        *("karcher-far", "karcher-wide", "dare_linear", "dare_ties-wide", "della", "model_stock"),
+        *("model_stock-fp32", "sce", "ties", "linear-three"),
+    )
+}
+
+#: What some tensors reach below rung A; the rest must reach A.
+WEAKER: dict[str, str] = {
+    "nuslerp-base-fp32": "B",
+    "nuslerp-wide": "B",
+    "nuslerp-wide-threads": "B",
+    "multislerp": "B",
+    "multislerp-base-fp32": "B",
+    "multislerp-wide": "B",
+    "multislerp-wide-threads": "B",
+    "dare_linear-threads": "B",
+    "dare_ties-fp32": "B",
+    "dare_ties-wide": "B",
+    "dare_ties-wide-threads": "B",
+    "dare_linear-unseeded": "D?",
+    "della-threads": "B",
+    "della_linear": "B",
+    "model_stock-threads": "B",
+    "model_stock-fp32": "B",
+    "model_stock-fp32-threads": "B",
+    "arcee_fusion": "B",
+    "arcee_fusion-fp32": "B",
+    "slerp-wide": "B",
+    "slerp-far-threads": "B",
+    "slerp-wide-threads": "B",
 }

@@ -20,7 +20,7 @@ from parentage.verify.sources import FileSource
 from parentage.verify.verdict import TensorResult
 
 #: The embeddings have more elements than mergekit's slerp takes in one piece (2^20).
-MODELS = ("base", "left", "right", "wide")
+MODELS = ("base", "left", "right", "wide", "far")
 LAYERS, HIDDEN, VOCABULARY = 3, 64, 20_000
 
 
@@ -50,7 +50,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def make_models(root: Path) -> Path:
-    """A base and siblings 1 to 3 % away, half of the elements untouched, in bf16 and fp32."""
+    """A base and siblings 1 to 60 % away, half of the elements untouched, in bf16 and fp32."""
     generator = torch.Generator().manual_seed(11)
     base = {
         name: 0.05 * torch.randn(shape, generator=generator) for name, shape in shapes().items()
@@ -69,7 +69,7 @@ def make_models(root: Path) -> Path:
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
-    for name, far in (("base", 0.0), ("left", 0.03), ("right", 0.01), ("wide", 0.02)):
+    for name, far in (("base", 0.0), ("left", 0.03), ("right", 0.01), ("wide", 0.02), ("far", 0.6)):
         moved = {}
         for key, value in base.items():
             mask = torch.rand(value.shape, generator=generator) < 0.5
@@ -92,7 +92,8 @@ def merged(models: Path, version: str, case: str) -> tuple[Path, Path]:
         config, out = places(models, version, name)
         config.write_text(filled(text, models))
         seed = None if name.endswith("-unseeded") else SEED
-        jobs.append({"config": str(config), "out": str(out), "seed": seed})
+        threads = 2 if name.endswith("-threads") else 1
+        jobs.append({"config": str(config), "out": str(out), "seed": seed, "threads": threads})
     config, out = places(models, version, case)
     if not out.exists():
         run_mergekit(version, models, jobs)

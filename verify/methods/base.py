@@ -103,6 +103,10 @@ class Scalared(Protocol):
     witness: dict[str, Scalars]
 
     @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the engines, as of every method."""
+
+    @property
     def noise(self) -> Mapping[str, float]:
         """Return absolute bounds for scalars that cancel to nothing, by name (without its number)."""
 

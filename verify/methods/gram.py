@@ -43,11 +43,6 @@ class Facts(msgspec.Struct):
 class Combination(Merging[S, Facts]):
     """Coefficients of the inputs under `parentage-1`; an engine's scalars under the others."""
 
-    def base_index(self) -> int | None:
-        """Return which input is the base."""
-        base: str | None = getattr(getattr(self.step, "params", None), "base", None)
-        return None if base is None else self.step.inputs.index(base)
-
     def split(self, parts: Sequence[Tensor]) -> tuple[Tensor | None, list[Tensor]]:
         """Return the base and the others."""
         at = self.base_index()

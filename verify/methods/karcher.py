@@ -3,15 +3,16 @@
 parentage-1   the iteration on coefficients instead of elements: every point of it is a combination of the
               inputs, so scalar products (see gram.py) are all it needs.
 mk            the operations of merge_methods/karcher.py on the whole tensor, in memory: each iteration
-              branches on norms and dot products of rounded vectors, which no witness can stand for. It is
-              exact where our reductions have the engine's bits, and otherwise stays unproven.
+              branches on norms and dot products of rounded vectors, which no witness can stand for. So it
+              is done as torch does it on one thread, or on more ("/2-threads", ...), whose sums have
+              other bits; what none of these gives stays unproven.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -25,12 +26,15 @@ from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, len
 from parentage.verify.methods.merging import Span
 from parentage.verify.sources import Source
 
+_THREADS: Final = (2, 4, 8, 16)
+
 
 class KarcherMethod(Combination[Karcher]):
     """A bound karcher/v1."""
 
-    profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
+    profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {"parentage-1": ("parentage-1",)} | {
+        name: (name, *(f"{name}/{threads}-threads" for threads in _THREADS))
+        for name in ("mk-0.1.5", "mk-0.1.4")
     }
 
     def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
@@ -62,7 +66,13 @@ class KarcherMethod(Combination[Karcher]):
         """Return coefficients, or the whole merged tensor."""
         if variant == "parentage-1":
             return super().facts(name, variant)
-        return Facts([], self._mean(self.whole(name, variant), variant))
+        engine, _, threads = variant.partition("/")
+        before = torch.get_num_threads()
+        torch.set_num_threads(int(threads.partition("-")[0] or 1))
+        try:
+            return Facts([], self._mean(self.whole(name, engine), engine))
+        finally:
+            torch.set_num_threads(before)
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Return the elements of the tensor that was merged whole."""

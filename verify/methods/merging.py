@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
 from typing import ClassVar, Final, Generic, TypeVar
 
 import msgspec
@@ -36,9 +37,11 @@ PIECE: Final = 64 * BLOCK
 #: Tensors whose facts are kept: those that chunks at work may ask for.
 _KEPT: Final = 64
 WITNESS: Final = "/witness"
+_ORDERED: Final = 4
 
 S = TypeVar("S", bound=MergeStep)
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -53,6 +56,29 @@ class Span(msgspec.Struct, frozen=True):
     def columns(self) -> int:
         """Return the length of a row: the last dimension; a vector is one row."""
         return self.shape[-1] if self.shape else 1
+
+
+def in_any_order(profile: str, count: int) -> tuple[str, ...]:
+    """Return mergekit 0.1.4's engines for methods that read a Python set: one for each order.
+
+    The set is ordered by addresses, so that the inputs (but for the base) come in another order in
+    every run. With more than four of them only the listed order is tried.
+    """
+    if profile != "mk-0.1.4" or count > _ORDERED:
+        return (profile,)
+    listed = tuple(range(count))
+    orders = [order for order in permutations(listed) if order != listed]
+    return (profile, *(f"{profile}/order-{'-'.join(map(str, order))}" for order in orders))
+
+
+def in_order(variant: str, items: Sequence[T], base: int | None) -> list[T]:
+    """Return the inputs in the order of an engine; the base stays where it is."""
+    _, _, order = variant.partition("/order-")
+    if not order:
+        return list(items)
+    others = [item for index, item in enumerate(items) if index != base]
+    found = [others[int(place)] for place in order.partition("/")[0].split("-")]
+    return found if base is None else [*found[:base], items[base], *found[base:]]
 
 
 class Merging(Generic[S, F]):
@@ -210,8 +236,13 @@ class Merging(Generic[S, F]):
         dtype = DTYPES["F64" if variant == "parentage-1" else self.compute(span.name)]
         return [
             source.read(span.name, span.start, span.stop, scratch).to(dtype)
-            for source in self.sources
+            for source in in_order(variant, self.sources, self.base_index())
         ]
+
+    def base_index(self) -> int | None:
+        """Return which input is the base."""
+        base: str | None = getattr(getattr(self.step, "params", None), "base", None)
+        return None if base is None else self.step.inputs.index(base)
 
     def pieces(self, name: str, variant: str) -> Iterator[tuple[Span, list[Tensor]]]:
         """Read a whole tensor piece by piece (whole rows where rows matter)."""

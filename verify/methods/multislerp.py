@@ -24,7 +24,7 @@ from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import cos, sin
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, lengths, norm, product
-from parentage.verify.methods.merging import Span
+from parentage.verify.methods.merging import Span, in_any_order, in_order
 from parentage.verify.rounding import rounded
 from parentage.verify.sources import Source
 from parentage.verify.sums import RunningSum
@@ -38,6 +38,10 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
     }
     #: The tangent at the weighted mean is zero but for rounding, and near zero its length hardly matters.
     noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5, "tangent": 1e-2}
+
+    def __init__(self, step: MultiSlerp, inputs: Mapping[str, Source]) -> None:
+        super().__init__(step, inputs)
+        self.variants = in_any_order(step.arithmetic.profile, len(step.params.weights))
 
     def weights(self, name: str) -> list[Fraction]:
         """Return the exact weights of a tensor, as declared."""
@@ -96,7 +100,7 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
         def sums(of: int, pick: str) -> list[float]:
             totals = [RunningSum() for _ in range(of)]
             for span, parts in self.pieces(name, variant):
-                found = self._reduced(span, parts, values, pick)
+                found = self._reduced(span, parts, values, pick, variant)
                 for total, terms in zip(totals, found, strict=True):
                     total.add(terms.to(torch.float64))
             return [total.total() for total in totals]
@@ -131,7 +135,7 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
             return {}
         vectors = torch.stack(self.vectors(self.whole(name, variant)))
         known = torch.norm(vectors, dim=-1).tolist()
-        unit, mean, weights = self._mean(name, vectors, known)
+        unit, mean, weights = self._mean(name, vectors, known, variant)
         known.append(float(torch.norm(mean)))
         if not self._degenerate(known, count):
             mean = mean / torch.tensor(known[count], dtype=vectors.dtype)
@@ -140,13 +144,13 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
         return self._named(known, count)
 
     def _reduced(
-        self, span: Span, parts: Sequence[Tensor], known: Sequence[float], pick: str
+        self, span: Span, parts: Sequence[Tensor], known: Sequence[float], pick: str, variant: str
     ) -> list[Tensor]:
         """Return the terms of the sums that come next, given the scalars known so far."""
         vectors = torch.stack(self.vectors(parts))
         if pick == "norms":
             return list(vectors.to(torch.float64).square())
-        unit, mean, weights = self._mean(span.name, vectors, known)
+        unit, mean, weights = self._mean(span.name, vectors, known, variant)
         if pick == "mean":
             return [mean.to(torch.float64).square()]
         mean = mean / torch.tensor(known[len(vectors)], dtype=vectors.dtype)
@@ -156,9 +160,9 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
         return [tangent.to(torch.float64).square()]
 
     def _mean(
-        self, name: str, vectors: Tensor, known: Sequence[float]
+        self, name: str, vectors: Tensor, known: Sequence[float], variant: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        values = [float(weight) for weight in self.weights(name)]
+        values = [float(weight) for weight in in_order(variant, self.weights(name), None)]
         weights = torch.tensor(values, dtype=vectors.dtype, device=vectors.device)
         if self.step.params.normalize:
             weights = weights / weights.sum()
@@ -180,7 +184,7 @@ class MultiSlerpMethod(Combination[MultiSlerp]):
             return others[0]
         vectors = torch.stack(self.vectors(parts))
         known, count = list(scalars.values()), len(vectors)
-        unit, mean, weights = self._mean(span.name, vectors, known)
+        unit, mean, weights = self._mean(span.name, vectors, known, variant)
         if self._degenerate(known, count):
             self._straight([Decimal(0)] * count)
             mixed = vectors[0] * weights[0] + vectors[1] * weights[1]

@@ -22,7 +22,7 @@ from torch import Tensor
 from parentage.manifest.merge_steps import Sce
 from parentage.manifest.wire import ratio
 from parentage.verify.methods.base import Scalars
-from parentage.verify.methods.merging import Merging, Span
+from parentage.verify.methods.merging import Merging, Span, in_any_order
 from parentage.verify.random_bits import packed, unpacked
 from parentage.verify.rounding import DTYPES, rounded
 from parentage.verify.selection import Cut, cuts, keys_of
@@ -57,6 +57,7 @@ class SceMethod(Merging[Sce, Facts]):
         super().__init__(step, inputs)
         self.base_at = step.inputs.index(step.params.base)
         self._share = ratio(step.params.select_topk)
+        self.variants = in_any_order(step.arithmetic.profile, len(inputs) - 1)
         if self._share < 1 and not self.deterministic:
             self.variants = tuple(f"{name}/topk" for name in self.variants)
 

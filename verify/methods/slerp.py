@@ -13,7 +13,7 @@ mk            fp32: norms, the dot product of the normalised inputs, c_a and c_b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import ClassVar, Final
@@ -27,13 +27,16 @@ from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import WITNESS, Merging, Span
-from parentage.verify.rounding import round_once, rounded
+from parentage.verify.rounding import DTYPES, bits, round_once, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
 THRESHOLD: Final = 0.9995
 _MK_CHUNK: Final = 1 << 20
 _EPSILON: Final = 1e-8
+#: Cosines tried to each side of float64's, and ulps of each coefficient.
+_CANDIDATES: Final = 128
+_ULPS: Final = range(-2, 3)
 #: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
 SCALAR_BOX: Final = 1e-2
 
@@ -121,6 +124,41 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             return {"a": c_a, "b": c_b}
         return {"dot": float(dot.clamp(-1, 1))}
 
+    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+        """Return 0.1.4's coefficients for the cosine, near float64's, that fits a sample best."""
+        n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
+        if variant != "mk-0.1.4" or not n:
+            return {}
+        picked: list[list[Tensor]] = [[], [], []]
+        for start in range(0, n, max(n // 16, 2048)):
+            scratch.reset()
+            span = Span(name, start, min(start + 2048, n), self.specs[name].shape)
+            parts = self.parts(span, variant, scratch)
+            parts.append(release.read(name, span.start, span.stop, scratch))
+            for column, part in zip(picked, parts, strict=True):
+                column.append(part.clone())
+        a, b, found = (torch.cat(column) for column in picked)
+        wide, store = (a.to(torch.float32), b.to(torch.float32)), DTYPES[self.specs[name].dtype]
+
+        def misses(pair: tuple[float, float]) -> int:
+            got = (wide[0] * pair[0]).add_(wide[1] * pair[1]).to(a.dtype).to(store)
+            return int((bits(got) != bits(found)).sum())
+
+        best = min((self._along(name, misses), _fitted(a, b, found)), key=misses)
+        c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
+        return {"a": c_a, "b": c_b}
+
+    def _along(
+        self, name: str, misses: Callable[[tuple[float, float]], int]
+    ) -> tuple[float, float]:
+        """Return the coefficients of the cosine that misses least, first in wide steps, then in small."""
+        known = self.found(name, "parentage-1")
+        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
+        for step in (2.0**-17, 2.0**-24):
+            around = [cosine + n * step for n in range(-_CANDIDATES, _CANDIDATES + 1)]
+            cosine = min(around, key=lambda c: misses(self._coefficients_014(name, c)))
+        return self._coefficients_014(name, cosine)
+
     def _coefficients_014(self, name: str, dot: float) -> tuple[float, float]:
         t = float(self.t(name))
         if abs(dot) > THRESHOLD:
@@ -167,6 +205,25 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         # cos within the box moves the coefficients by at most the box, to first order.
         error = (a.abs().mul_(abs(c_a)) + b.abs().mul_(abs(c_b))).mul_(SCALAR_BOX).add_(2.0**-140)
         return round_once(exact - error, store), round_once(exact + error, store)
+
+
+def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the coefficients of least squares, in fp32: those that an fp32 release was made with."""
+    x, y, z = (part.to(torch.float64) for part in (a, b, found))
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    xz, yz = float(x @ z), float(y @ z)
+    determinant = xx * yy - xy * xy
+    if not math.isfinite(determinant) or determinant <= 1e-12 * xx * yy:
+        return 0.0, 0.0
+    c_a, c_b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
+    return rounded(c_a, "F32"), rounded(c_b, "F32")
+
+
+def _beside(pair: tuple[float, float], left: int, right: int) -> tuple[float, float]:
+    """Return coefficients some ulps away."""
+    moved = torch.tensor(pair, dtype=torch.float32)
+    bits(moved).add_(torch.tensor([left, right], dtype=torch.int32))
+    return float(moved[0]), float(moved[1])
 
 
 def _column(values: list[float], dtype: torch.dtype) -> Tensor:
