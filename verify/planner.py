@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
-from parentage.verify.engine import Chunk, StepSource, chunks_of
+from parentage.verify.engine import CHUNK_BYTES, Chunk, StepSource, chunks_of
 from parentage.verify.methods.base import Method, Reading
 from parentage.verify.methods.cast import CastMethod
 from parentage.verify.methods.copies import Copies
@@ -26,6 +26,8 @@ from parentage.verify.sources import FileSource, Source
 
 #: Chunks in a task of a method that may be cut inside a tensor: what a kill loses at most, a thread.
 SPAN: Final = 64
+#: Bytes that are read ahead of a task, a file: as much as a span.
+_AHEAD_BYTES: Final = SPAN * CHUNK_BYTES
 #: Methods that find nothing of whole tensors. Any other is cut between tensors only.
 _ELEMENTWISE: Final[tuple[type[Method], ...]] = (
     *(CastMethod, Copies, LoraMethod, ScaleMethod, WeightedSumMethod),
@@ -51,7 +53,17 @@ class Read(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         """Return the bytes of the range."""
-        return (self.stop - self.start) * DTYPE_BITS[self.source.specs[self.name].dtype] // 8
+        return (self.stop - self.start) * self._bits // 8
+
+    @property
+    def _bits(self) -> int:
+        return DTYPE_BITS[self.source.specs[self.name].dtype]
+
+    def will_need(self) -> None:
+        """Have the system read the range, or its beginning if it is long."""
+        tensor = self.source.model.tensors[self.name]
+        start = tensor.start + self.start * self._bits // 8
+        self.source.model.file_of(tensor).will_need(start, min(self.nbytes, _AHEAD_BYTES))
 
 
 def whole_tensors(source: Source) -> bool:

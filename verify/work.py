@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -158,7 +159,9 @@ class Threads:
             return found
 
         def units() -> Iterator[Chunk]:
-            for task in tasks:
+            for task, later in zip_longest(tasks, tasks[1:]):
+                if later is not None:
+                    self._read_ahead(source, later)
                 if alone:
                     yield Chunk(task.name, task.start, task.stop)
                 else:
@@ -168,6 +171,13 @@ class Threads:
             for task in tasks:
                 count = 1 if alone else sum(1 for _ in chunks_in(source.specs[task.name], task))
                 yield task, [part for _ in range(count) for part in next(results)]
+
+    def _read_ahead(self, source: StepSource, task: Task) -> None:
+        """Let the disk work while the threads compute: cold files, a tenth faster (docs/execution.md)."""
+        for origin in (source, self.scene.release):
+            if task.name in origin.specs:
+                for read in planner.reads(origin, task.name, task.start, task.stop):
+                    read.will_need()
 
     def _lower(self, source: StepSource, missed: TensorResult) -> TensorResult:
         """Search from the published scalars, whatever was searched before."""
