@@ -212,3 +212,15 @@ class SigningKeyError(ParentageError):
 
     code = "key"
     exit_code = EXIT_USAGE
+
+
+class JournalError(UsageError):
+    """A journal that can't be resumed from: of other inputs, in use, or open to others."""
+
+    code = "journal"
+
+
+class PartError(ParentageError):
+    """A partial result that is not believed: by whom, of what, or beside which others."""
+
+    code = "part"

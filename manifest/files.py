@@ -59,6 +59,11 @@ class OpenFile(msgspec.Struct):
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
+    def will_need(self, offset: int, size: int) -> None:
+        """Ask the system to read ahead; where it can't be asked, nothing happens."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
     def read_small(self, limit: int = _SMALL) -> bytes:
         """Return the whole file, refused above `limit` bytes."""
         if self.size > limit:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]
 """Called from any thread with the bytes done since its last call."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A progress that wants to know how much there is to do."""
+
+    def expect(self, nbytes: int) -> None:
+        """Hear of bytes that are to come on top of those known, or (negative) that are not."""
+
 
 _SPAN: Final = 64 * CHUNK
 _MAX_THREADS: Final = 16

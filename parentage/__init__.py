@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from parentage.manifest.errors import ParentageError
     from parentage.manifest.recipe import Recipe
     from parentage.manifest.recipe import load as load_recipe
-    from parentage.verify.check import Demands
+    from parentage.verify.check import Demands, verify_part
     from parentage.verify.check import verify as verify_release
     from parentage.verify.identify import identify
+    from parentage.verify.join import join as join_parts
     from parentage.verify.produce import merge
     from parentage.verify.report import Report
     from parentage.verify.verdict import Verdict
+    from parentage.verify.way import Way
 
 __version__ = "0.1.0"
 
@@ -48,9 +50,12 @@ _HOME = {
     "Verdict": "verify.verdict",
     "declare": "manifest.build",
     "identify": "verify.identify",
+    "join_parts": "verify.join:join",
     "load_recipe": "manifest.recipe:load",
     "merge": "verify.produce",
     "sign_release": "attest.release",
+    "Way": "verify.way",
+    "verify_part": "verify.check",
     "verify_release": "verify.check:verify",
 }
 
@@ -64,11 +69,14 @@ __all__ = [
     "Report",
     "TrustedKeys",
     "Verdict",
+    "Way",
     "declare",
     "identify",
+    "join_parts",
     "load_recipe",
     "merge",
     "sign_release",
+    "verify_part",
     "verify_release",
 ]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from parentage.attest import oms
 from parentage.attest.bundle import MODEL_SIG
-from parentage.attest.claims import find_lineage
+from parentage.attest.claims import find_lineage, subjects
 from parentage.attest.opening import Opened, open_bundle
+from parentage.attest.statement import Subject
 from parentage.attest.trust import TrustedKeys
 from parentage.manifest import digest, table
 from parentage.manifest.errors import (
@@ -29,9 +31,15 @@ from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
 from parentage.verify import parents as parenthood
-from parentage.verify.parents import Candidate
-from parentage.verify.report import Report, Signer
+from parentage.verify.report import Report
+from parentage.verify.report import Signer as SignedBy
 from parentage.verify.verdict import Finding, Verdict
+from parentage.verify.way import Way
+
+if TYPE_CHECKING:
+    from parentage.attest.signer import Signer
+    from parentage.verify.history import Outcome
+    from parentage.verify.parts import Part
 
 Level = Literal["integrity", "recompute"]
 _MAX_SIG = 64 << 20
@@ -44,9 +52,10 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         level: "recompute", or "integrity" for signature and digests only.
         rung: weakest rung that counts as verified: "A", "B" or "C".
         whole_files: compare the SHA-256 of weights files too.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda", "all" CUDA devices, or a list such as "cuda:0,cuda:1".
         threads: of digest and recompute; None: all cores of this process.
         progress: told of the bytes done.
+        way: threads or Ray, all of it or a shard or a sample, with a journal or without.
     """
 
     level: Level = "recompute"
@@ -55,15 +64,41 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int | None = None
     progress: Progress | None = None
+    way: Way = Way()
 
 
-class _State(msgspec.Struct):
+class State(msgspec.Struct):
     """What the steps hand on."""
 
     report: Report
     demands: Demands
     findings: list[Finding] = msgspec.field(default_factory=list)
     not_checked: list[str] = msgspec.field(default_factory=list)
+
+
+class Seen(msgspec.Struct):
+    """What is known before anything is recomputed.
+
+    Attributes:
+        files: of the release.
+        signature: of the publisher.
+        lineage: as signed.
+        model: the weights, compared with the signed table.
+        profiles: digest profiles of that table.
+        stack: closes what is opened.
+    """
+
+    files: FileSet
+    signature: Opened
+    lineage: Lineage
+    model: Model
+    profiles: tuple[digest.Profile, ...]
+    stack: ExitStack
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Return what a statement about this release is about."""
+        found = self.files.files[table.TENSORS].read_small(table.MAX_TABLE)
+        return subjects(self.signature, hashlib.sha256(found).hexdigest())
 
 
 def verify(
@@ -87,6 +122,62 @@ def verify(
         UsageError: a path does not exist.
         CannotRunError: an extra or a device is missing.
     """
+    report, _ = verify_part(release, trust=trust, parents=parents, against=against, demands=demands)
+    return report
+
+
+def verify_part(
+    release: Path,
+    *,
+    trust: TrustedKeys,
+    parents: Sequence[tuple[str | None, Path]] = (),
+    against: Sequence[Path] = (),
+    demands: Demands | None = None,
+    signer: Signer | None = None,
+) -> tuple[Report, bytes]:
+    """Verify a release, and sign what one shard found out.
+
+    Args:
+        release: its folder.
+        trust: the publisher's keys.
+        parents: (id or None, folder or file) of declared parents.
+        against: other weights to look for a hidden merge with.
+        demands: how much to check.
+        signer: the verifier, where `demands.way` asks for a shard.
+
+    Returns:
+        The report, and the signed partial result; empty where there is nothing to be joined: a whole
+        run, or a refutation before any tensor was recomputed.
+
+    Raises:
+        UsageError, CannotRunError: as `verify`; or a shard of what can't be cut.
+    """
+    for path in [*(path for _, path in parents), *against]:
+        if not path.exists():
+            raise UsageError("no such file or folder", where=str(path))
+    demands = demands or Demands()
+    if demands.way.shard is not None and (against or demands.level != "recompute"):
+        raise UsageError("a shard is a part of a recompute: no --against, no --level integrity")
+    signed: list[bytes] = []
+
+    def history(state: State, seen: Seen) -> None:
+        part = _from_parents(state, seen, parents, against)
+        if part is not None and signer is not None:
+            from parentage.verify import parts
+
+            signed.append(parts.sign(part, seen.subjects(), signer))
+
+    report = examination(release, trust, demands, history)
+    return report, b"".join(signed)
+
+
+def examination(
+    release: Path,
+    trust: TrustedKeys,
+    demands: Demands,
+    history: Callable[[State, Seen], None],
+) -> Report:
+    """Examine a release; `history` has its say about the recipe (6) to (8)."""
     # The examination, in this order; each step is labelled where it happens:
     # (0) find signature and claims; without them there is nothing to verify.
     # (1) verify the publisher's OMS signature, and only then read its payload.
@@ -98,16 +189,13 @@ def verify(
     # (7) recompute every computable step and compare element by element.
     # (8) look for contradictions in declared steps, and for merges that nobody declared.
     # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
-    for path in [*(path for _, path in parents), *against]:
-        if not path.exists():
-            raise UsageError("no such file or folder", where=str(path))
-    state = _State(Report(release=str(release)), demands or Demands())
+    state = State(Report(release=str(release)), demands)
     state.report.demanded = (
         state.demands.rung if state.demands.level == "recompute" else "integrity"
     )
     try:
         with open_files(release) as files, ExitStack() as stack:
-            _examine(state, files, trust, parents, against, stack)
+            _examine(state, files, trust, stack, history)
     except UnsignedError as error:
         state.findings.append(verdict.of_error(error))
         _close(state, Verdict.UNSIGNED)
@@ -120,12 +208,11 @@ def verify(
 
 
 def _examine(
-    state: _State,
+    state: State,
     files: FileSet,
     trust: TrustedKeys,
-    parents: Sequence[tuple[str | None, Path]],
-    against: Sequence[Path],
     stack: ExitStack,
+    history: Callable[[State, Seen], None],
 ) -> None:
     signature, lineage = _open_claims(state, files, trust)
     signed = oms.parse(signature.statement)
@@ -156,16 +243,7 @@ def _examine(
         state.not_checked.append("the recipe: nothing was recomputed")
         return
     state.not_checked += _beside_the_tensors(model)
-    given, notes = parenthood.load(  # (6)
-        parents,
-        against,
-        stack=stack,
-        profiles=_profiles_of_parents(lineage, profiles),
-        threads=state.demands.threads,
-        progress=state.demands.progress,
-    )
-    state.findings += notes
-    _history(state, model, lineage, given)
+    history(state, Seen(files, signature, lineage, model, profiles, stack))
 
 
 def _beside_the_tensors(model: Model) -> list[str]:
@@ -190,7 +268,7 @@ def _beside_the_tensors(model: Model) -> list[str]:
     return notes
 
 
-def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
+def _open_claims(state: State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
     if MODEL_SIG not in files.files:  # (0)
         raise UnsignedError(
             "no signature here",
@@ -206,7 +284,7 @@ def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Ope
             expected=oms.PREDICATE,
             found=signature.statement.predicate_type,
         )
-    state.report.signer = Signer(key_sha256=signature.signer.fingerprint)
+    state.report.signer = SignedBy(key_sha256=signature.signer.fingerprint)
     lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
     if ignored:
         state.not_checked.append(
@@ -217,8 +295,6 @@ def _open_claims(state: _State, files: FileSet, trust: TrustedKeys) -> tuple[Ope
 
 def _open_table(files: FileSet, signed: oms.Oms) -> Table:
     """Read tensor table and leaves; both are covered by the signature's file digests."""
-    import hashlib
-
     parts: dict[str, bytes] = {}
     for name in (table.TENSORS, table.LEAVES):
         if name not in files.files or name not in signed.resources:
@@ -273,12 +349,21 @@ def _check_root(lineage: Lineage, claimed: Table, model: Model) -> list[Finding]
     return found
 
 
-def _history(
-    state: _State,
-    model: Model,
-    lineage: Lineage,
-    given: Sequence[Candidate],
-) -> None:
+def _from_parents(
+    state: State,
+    seen: Seen,
+    parents: Sequence[tuple[str | None, Path]],
+    against: Sequence[Path],
+) -> Part | None:
+    given, notes = parenthood.load(  # (6)
+        parents,
+        against,
+        stack=seen.stack,
+        profiles=_profiles_of_parents(seen.lineage, seen.profiles),
+        threads=state.demands.threads,
+        progress=state.demands.progress,
+    )
+    state.findings += notes
     try:
         # The one place where torch comes in: everything before this works without it.
         from parentage.verify.history import examine_history
@@ -290,24 +375,34 @@ def _history(
             hint="pip install 'parentage[recompute]', or verify --level integrity",
         ) from error
     outcome = examine_history(
-        model,
-        lineage,
+        seen.model,
+        seen.lineage,
         state.report.root,
         given,
         rung=state.demands.rung,
         device=state.demands.device,
         threads=state.demands.threads,
         progress=state.demands.progress,
+        way=state.demands.way,
     )
+    take(state, outcome)
+    if outcome.part is not None:
+        outcome.part.notes = [found for found in [*notes, *outcome.findings] if not found.refutes]
+    return outcome.part
+
+
+def take(state: State, outcome: Outcome) -> None:
+    """Take what was found out about the recipe into the report."""
     report = state.report
     report.steps, report.tensors = outcome.steps, outcome.tensors
     report.parents_found, report.parents_missing = outcome.found, outcome.missing
     report.device, report.reached = outcome.device, outcome.reached
+    report.sample = outcome.sample
     state.findings += outcome.findings
     state.not_checked += outcome.not_checked
 
 
-def _close(state: _State, forced: Verdict | None) -> None:
+def _close(state: State, forced: Verdict | None) -> None:
     """(9) Decide."""
     report, demands = state.report, state.demands
     report.findings = sorted(state.findings, key=lambda found: not found.refutes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from torch import Tensor
@@ -26,11 +26,32 @@ class Difference(msgspec.Struct):
     first: Mismatch | None
     places: list[int] = msgspec.field(default_factory=list)
 
+    def add(self, later: Difference) -> None:
+        """Count a range that lies behind this one in the same tensor."""
+        self.differing += later.differing
+        self.first = self.first or later.first
+        self.places += later.places
+
 
 def differences(
     engine: Engine, release: FileSource, step: StepSource, variant: str, names: Iterable[str]
 ) -> dict[str, Difference]:
     """Compute tensors under one engine and count the elements that the release has otherwise."""
+    totals = {name: Difference(0, None) for name in names}
+
+    def chunks() -> Iterator[Chunk]:
+        return (chunk for name in totals for chunk in chunks_of(step.specs[name]))
+
+    task = compared(engine, release, step, variant)
+    for chunk, count in zip(chunks(), engine.stream(task, chunks()), strict=True):
+        totals[chunk.name].add(count)
+    return totals
+
+
+def compared(
+    engine: Engine, release: FileSource, step: StepSource, variant: str
+) -> Callable[[Chunk, Scratch], Difference]:
+    """Return what computes a chunk under one engine and counts where the release has it otherwise."""
 
     def task(chunk: Chunk, scratch: Scratch) -> Difference:
         expected = step.method.chunk(chunk.name, chunk.start, chunk.stop, variant, scratch)
@@ -38,14 +59,7 @@ def differences(
         engine.report(expected.numel() * expected.element_size())
         return difference(expected, found, chunk.start)
 
-    totals = {name: Difference(0, None) for name in names}
-    chunks = [chunk for name in totals for chunk in chunks_of(step.specs[name])]
-    for chunk, count in zip(chunks, engine.map(task, chunks), strict=True):
-        total = totals[chunk.name]
-        total.differing += count.differing
-        total.first = total.first or count.first
-        total.places += [count.first.index] if count.first else []
-    return totals
+    return task
 
 
 def difference(expected: Tensor, found: Tensor, start: int) -> Difference:
@@ -55,7 +69,7 @@ def difference(expected: Tensor, found: Tensor, start: int) -> Difference:
     differs = bits(expected) != bits(found)
     at = int(differs.nonzero()[0])
     first = Mismatch(index=start + at, expected=_show(expected, at), found=_show(found, at))
-    return Difference(int(differs.sum()), first)
+    return Difference(int(differs.sum()), first, [first.index])
 
 
 def _show(values: Tensor, at: int) -> str:

@@ -7,11 +7,14 @@ Memory is bounded by chunk size x threads x steps in the chain, never by the mod
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import cache
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,8 +22,8 @@ import torch
 from torch import Tensor
 
 from parentage.manifest import digest
-from parentage.manifest.errors import CannotRunError
-from parentage.manifest.hashing import Progress, default_threads
+from parentage.manifest.errors import CannotRunError, UsageError
+from parentage.manifest.hashing import Expecting, Progress, default_threads
 from parentage.manifest.steps import DECLARED, Step
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.methods import METHODS
@@ -29,6 +32,11 @@ from parentage.verify.sources import Scratch, Source
 
 #: Bytes of the stored dtype in one chunk: a multiple of PTD-1's 1 MiB, small enough for caches.
 CHUNK_BYTES: Final = digest.CHUNK
+_DEVICES: Final = re.compile("auto|cuda|all|cuda:[0-9]{1,3}(,cuda:[0-9]{1,3})*")
+
+#: Chunks begun but not yet handed over, a thread: enough that none waits for a slow neighbour, and
+#: few enough that a model of any size has no queue to speak of.
+_AHEAD: Final = 32
 
 T = TypeVar("T")
 
@@ -45,29 +53,51 @@ class Engine(msgspec.Struct):
     """Where the work runs.
 
     Attributes:
-        device: "cpu" or "cuda".
+        device: the first, or only, device.
         threads: worker threads; torch itself runs with one thread in each.
-        progress: told of the bytes done.
+        progress: told of the bytes done, and of the bytes to come if it wants to know.
+        others: more devices; threads take them in turn.
     """
 
     device: torch.device
     threads: int = msgspec.field(default_factory=default_threads)
     progress: Progress | None = None
+    others: tuple[torch.device, ...] = ()
 
     def map(self, task: Callable[[Chunk, Scratch], T], chunks: Iterable[Chunk]) -> list[T]:
         """Run `task` on every chunk and return the results in order."""
-        local = threading.local()
+        with closing(self.stream(task, chunks)) as results:
+            return list(results)
+
+    def stream(
+        self, task: Callable[[Chunk, Scratch], T], chunks: Iterable[Chunk]
+    ) -> Generator[T, None, None]:
+        """Run `task` on every chunk and yield the results in order, as they are ready.
+
+        Chunks are taken from `chunks` as threads become free, so it may be as long as it likes. The
+        first failure, in order, is raised, and nothing after it is begun; so is closing the iterator.
+        """
+        devices = (self.device, *self.others)
+        threads = max(self.threads, len(devices))
+        local, lock = threading.local(), threading.Lock()
         stop = threading.Event()
+        dealt = 0
+
+        def scratch_of_thread() -> Scratch:
+            nonlocal dealt
+            scratch: Scratch | None = getattr(local, "scratch", None)
+            if scratch is None:
+                with lock:
+                    scratch = local.scratch = Scratch(devices[dealt % len(devices)])
+                    dealt += 1
+            scratch.reset()
+            return scratch
 
         def run(chunk: Chunk) -> T | None:
             if stop.is_set():
                 return None
-            scratch: Scratch | None = getattr(local, "scratch", None)
-            if scratch is None:
-                scratch = local.scratch = Scratch(self.device)
-            scratch.reset()
             with torch.inference_mode():
-                return task(chunk, scratch)
+                return task(chunk, scratch_of_thread())
 
         _keep_freed_memory()
         before = torch.get_num_threads()
@@ -75,14 +105,18 @@ class Engine(msgspec.Struct):
         try:
             # A thread takes over torch's number of threads when it first asks for it.
             with ThreadPoolExecutor(
-                self.threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
+                threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
             ) as pool:
-                futures = [pool.submit(run, chunk) for chunk in chunks]
+                pending: deque[Future[T | None]] = deque()
+                rest = iter(chunks)
                 try:
-                    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                    for future in done:
-                        future.result()
-                    return [future.result() for future in futures]  # type: ignore[misc]
+                    for chunk in islice(rest, threads * _AHEAD):
+                        pending.append(pool.submit(run, chunk))
+                    while pending:
+                        result = pending.popleft().result()
+                        for chunk in islice(rest, 1):
+                            pending.append(pool.submit(run, chunk))
+                        yield result  # type: ignore[misc]  # None only after `stop`
                 except BaseException:
                     stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
@@ -94,6 +128,12 @@ class Engine(msgspec.Struct):
         """Tell of work done."""
         if self.progress is not None:
             self.progress(nbytes)
+
+    def expect(self, nbytes: int) -> None:
+        """Tell of work that is to come, or (negative) that need not be done after all."""
+        progress: object = self.progress
+        if isinstance(progress, Expecting):
+            progress.expect(nbytes)
 
 
 @cache
@@ -111,15 +151,43 @@ def _keep_freed_memory() -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device for `--device`: auto, cpu or cuda.
+    """Return the first device for `--device`.
 
     Raises:
-        CannotRunError: CUDA was demanded and is not there.
+        CannotRunError: it is not there.
     """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
+    return pick_devices(name)[0]
+
+
+def pick_devices(name: str) -> tuple[torch.device, ...]:
+    """Return the devices for `--device`: auto, cpu, cuda, all, or a list such as cuda:0,cuda:1.
+
+    Raises:
+        UsageError: the name is none of these.
+        CannotRunError: a CUDA device was demanded and is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return (torch.device("cpu"),)
+    if not _DEVICES.fullmatch(name):
+        raise UsageError(
+            "no such device", expected="auto, cpu, cuda, all or cuda:0,cuda:1", found=name
+        )
+    if not count:
         raise CannotRunError("no CUDA device here", hint="use --device cpu (the same result)")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if name == "all":
+        return tuple(torch.device("cuda", index) for index in range(count))
+    if name in {"auto", "cuda"}:
+        return (torch.device("cuda"),)
+    found = tuple(dict.fromkeys(torch.device(part) for part in name.split(",")))
+    for device in found:
+        if (device.index or 0) >= count:
+            raise CannotRunError(
+                "no such CUDA device here",
+                expected=f"cuda:0 to cuda:{count - 1}",
+                found=str(device),
+            )
+    return found
 
 
 def chunks_of(spec: TensorSpec) -> Iterator[Chunk]:
@@ -133,13 +201,18 @@ class StepSource:
     """A computable step's output under one engine variant, as a source for the next step.
 
     Attributes:
+        step, method: the step and what computes it.
+        inputs: what the step reads, by id.
+        variant: the engine that the next step's input is computed under.
         confirmed: whether the output has the root that the recipe declares for it.
     """
 
-    def __init__(self, step: Step, method: Method, inputs: Sequence[Source] = ()) -> None:
+    def __init__(
+        self, step: Step, method: Method, inputs: Mapping[str, Source] | None = None
+    ) -> None:
         self.step = step
         self.method = method
-        self.inputs = tuple(inputs)
+        self.inputs = inputs or {}
         self.variant = method.variants[0]
         self.confirmed = False
 
@@ -171,14 +244,14 @@ def bind(steps: Sequence[Step], parents: Mapping[str, Source]) -> dict[str, Step
             continue
         inputs = {name: known[name] for name in step.inputs}
         method = METHODS[type(step)](step, inputs)
-        known[step.id] = bound[step.id] = StepSource(step, method, list(inputs.values()))
+        known[step.id] = bound[step.id] = StepSource(step, method, inputs)
     return bound
 
 
-def identities(
-    engine: Engine, source: Source, profiles: Sequence[digest.Profile] = (digest.B3,)
-) -> dict[digest.Profile, dict[str, str]]:
-    """Return the tensor identities of a source, computing what must be computed."""
+def leaves_of(
+    engine: Engine, source: Source, profiles: Sequence[digest.Profile]
+) -> Callable[[Chunk, Scratch], dict[digest.Profile, bytes]]:
+    """Return what computes a chunk's leaves; a chunk holds whole leaves, or is the tensor's last."""
 
     def leaves(chunk: Chunk, scratch: Scratch) -> dict[digest.Profile, bytes]:
         view = scratch.to_bytes(source.read(chunk.name, chunk.start, chunk.stop, scratch).cpu())
@@ -189,11 +262,22 @@ def identities(
             for profile in profiles
         }
 
-    chunks = [chunk for spec in source.specs.values() for chunk in chunks_of(spec)]
+    return leaves
+
+
+def identities(
+    engine: Engine, source: Source, profiles: Sequence[digest.Profile] = (digest.B3,)
+) -> dict[digest.Profile, dict[str, str]]:
+    """Return the tensor identities of a source, computing what must be computed."""
+
+    def chunks() -> Iterator[Chunk]:
+        return (chunk for spec in source.specs.values() for chunk in chunks_of(spec))
+
     found: dict[digest.Profile, dict[str, bytearray]] = {
         profile: {name: bytearray() for name in source.specs} for profile in profiles
     }
-    for chunk, part in zip(chunks, engine.map(leaves, chunks), strict=True):
+    leaves = leaves_of(engine, source, profiles)
+    for chunk, part in zip(chunks(), engine.stream(leaves, chunks()), strict=True):
         for profile, data in part.items():
             found[profile][chunk.name] += data
     return {

@@ -6,23 +6,13 @@ in one bit, that bit may be the product's, so the merge is undecided there, neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from parentage.verify.engine import StepSource
 from parentage.verify.sources import Source
-from parentage.verify.verdict import Rung, TensorResult
-
-
-def settle(step: StepSource, results: Iterable[TensorResult]) -> None:
-    """Call undecided what is refuted only if an earlier step, free to differ, gave these very bits."""
-    for result in results:
-        if result.rung == Rung.REFUTED and inherited(step, result.name):
-            result.rung = Rung.UNPROVEN
 
 
 def inherited(step: StepSource, name: str) -> bool:
     """Say whether a tensor of a step's output was made from one that an earlier engine could choose."""
-    return any(_free(source, name) for source in step.inputs)
+    return any(_free(source, name) for source in step.inputs.values())
 
 
 def _free(source: Source, name: str) -> bool:

@@ -47,6 +47,36 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     method: str = "key"
 
 
+class Sample(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a sample covered.
+
+    Attributes:
+        seed: hex; the same seed samples the same chunks.
+        chunks, of_chunks: compared, and in the release.
+        elements, of_elements: likewise.
+        differing: elements that differ.
+        engine: that they were compared with.
+    """
+
+    seed: str
+    chunks: int
+    of_chunks: int
+    elements: int
+    of_elements: int
+    differing: int
+    engine: str
+
+    def describe(self) -> str:
+        """Return the coverage and what was seen in it, in one line."""
+        share = self.elements / max(self.of_elements, 1)
+        seen = f"{self.differing:,} differ" if self.differing else "all equal"
+        return (
+            f"a sample of {self.chunks:,} of {self.of_chunks:,} chunks, {self.elements:,} of "
+            f"{self.of_elements:,} elements ({share:.2%}): {seen} under {self.engine}; "
+            f"--sample-seed {self.seed} repeats it"
+        )
+
+
 class Report(msgspec.Struct, kw_only=True, rename="camel"):
     """Everything that a verification found; the same bytes for the same inputs.
 
@@ -63,7 +93,8 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         tensors: rung of each tensor of the last step.
         findings: contradictions, then notes.
         not_checked: what this run says nothing about, in sentences.
-        device: where the recompute ran.
+        device: kind of device that the recompute ran on.
+        sample: its coverage, where only a sample was asked for.
     """
 
     schema: str = SCHEMA
@@ -82,6 +113,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     findings: list[Finding] = []
     not_checked: list[str] = []
     device: str = ""
+    sample: Sample | None = None
 
     @property
     def verified(self) -> bool:

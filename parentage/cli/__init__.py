@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
     "identify": "say whose weights these are",
+    "join": "decide from the partial results of several verifiers' runs",
 }
 
 _EPILOG: Final = """\b

@@ -8,6 +8,7 @@ import click
 
 from parentage.cli.shared import (
     FILE,
+    device_option,
     digest_option,
     emit,
     json_option,
@@ -36,9 +37,7 @@ Example:
 @passphrase_option
 @click.option("--shard-bytes", type=click.IntRange(1), default=5_000_000_000, show_default=True)
 @click.option("--companions", metavar="ID", help="Parent whose config and tokenizer are copied.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@device_option
 @digest_option
 @threads_option
 @json_option

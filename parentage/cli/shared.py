@@ -18,6 +18,7 @@ from parentage.manifest.errors import ParentageError, UsageError
 if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
     from parentage.manifest.hashing import Progress
+    from parentage.verify.report import Report
 
 FOLDER = click.Path(path_type=Path, exists=True)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -41,6 +42,13 @@ parent_option = click.option(
     metavar="[ID=]PATH",
     help="Weights of a parent; repeat for each.",
 )
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="auto, cpu, cuda, all, or a list such as cuda:0,cuda:1; the bits are the same.",
+)
 digest_option = click.option(
     "--digest",
     "digests",
@@ -55,6 +63,20 @@ def emit(value: object) -> None:
     import msgspec
 
     click.echo(msgspec.json.encode(value))
+
+
+_COLOURS = {"VERIFIED": "green", "REFUTED": "red", "UNPROVEN": "yellow", "UNSIGNED": "yellow"}
+
+
+def show_report(report: Report, *, as_json: bool) -> None:
+    """Print a report: JSON, or text whose first word is the verdict."""
+    from parentage.verify.report import to_text
+
+    if as_json:
+        emit(report)
+        return
+    word = report.verdict.value.upper()
+    click.echo(coloured(word, _COLOURS[word]) + to_text(report).removeprefix(word))
 
 
 def coloured(text: str, colour: str) -> str:
@@ -130,23 +152,35 @@ def progress(label: str, *, quiet: bool, reads: Iterable[Path] = ()) -> Iterator
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    lock, start, state = threading.Lock(), time.monotonic(), {"done": 0, "shown": 0.0}
-    total = sum(map(_size, reads))
-
-    def advance(nbytes: int) -> None:
-        with lock:
-            state["done"] += nbytes
-            now = time.monotonic()
-            if now - state["shown"] < 0.1:
-                return
-            state["shown"] = now
-            line = _line(state["done"], total, max(now - start, 1e-3))
-            click.echo(f"\r{label}: {line}\033[K", nl=False, err=True)
-
     try:
-        yield advance
+        yield Meter(label, sum(map(_size, reads)))
     finally:
         click.echo("\r\033[K", nl=False, err=True)
+
+
+class Meter:
+    """Bytes done, speed, and the time left: drawn over itself, ten times a second at most."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total = label, total
+        self._lock, self._start = threading.Lock(), time.monotonic()
+        self._done, self._shown = 0, 0.0
+
+    def __call__(self, nbytes: int) -> None:
+        """Count bytes that are done."""
+        with self._lock:
+            self._done += nbytes
+            now = time.monotonic()
+            if now - self._shown < 0.1:
+                return
+            self._shown = now
+            line = _line(self._done, self._total, max(now - self._start, 1e-3))
+            click.echo(f"\r{self._label}: {line}\033[K", nl=False, err=True)
+
+    def expect(self, nbytes: int) -> None:
+        """Count bytes that are still to come, or that need not be done."""
+        with self._lock:
+            self._total += nbytes
 
 
 def _line(done: float, total: int, seconds: float) -> str:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from parentage.cli.shared import (
     FILE,
-    coloured,
-    emit,
+    device_option,
     json_option,
+    load_key,
     loose_parents,
     parent_option,
+    passphrase_option,
     progress,
+    show_report,
     threads_option,
 )
+from parentage.manifest.errors import UsageError
 
-_COLOURS = {"VERIFIED": "green", "REFUTED": "red", "UNPROVEN": "yellow", "UNSIGNED": "yellow"}
+if TYPE_CHECKING:
+    from parentage.attest.signer import KeySigner
+    from parentage.verify.way import Way
 
 
 @click.command(
@@ -27,6 +33,10 @@ Examples:
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen
   parentage verify ./rio --key release.pub --level integrity
   parentage verify ./rio --key release.pub --parent base=./base --against ./nex --against ./qwen
+  parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --resume rio.journal
+  parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --sample 64
+  parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen \\
+      --shard 1/4 -o part-1.json --sign-key verifier.key
 
 \b
 Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
@@ -62,10 +72,42 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
     help="Weakest rung that counts: A exact, B exact given scalars near float64's, C within cells.",
 )
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@device_option
 @threads_option
+@click.option(
+    "--engine",
+    type=click.Choice(["threads", "ray"]),
+    default="threads",
+    show_default=True,
+    help="What runs the recompute: threads of this process, or Ray workers.",
+)
+@click.option(
+    "--ray-address", default="", help="A running Ray cluster whose nodes see the same files."
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Journal: keep what is found, and go on from it after a kill.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Compare N chunks of 1 MiB drawn at random; never better than unproven.",
+)
+@click.option("--sample-seed", default="", metavar="HEX", help="Repeat a sample.")
+@click.option(
+    "--shard", metavar="I/N", help="Recompute the I-th of N shares, for `parentage join`."
+)
+@click.option("--every-engine", is_flag=True, help="With --shard: try all engines on all tensors.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --shard: the partial result to write.",
+)
+@click.option("--sign-key", type=FILE, help="With --shard: the verifier's private key.")
+@passphrase_option
 @json_option
 def command(
     release: Path,
@@ -78,19 +120,25 @@ def command(
     device: str,
     threads: int | None,
     as_json: bool,
+    output: Path | None,
+    sign_key: Path | None,
+    passphrase_file: Path | None,
+    **chosen: Any,  # noqa: ANN401  (the options of `Way`, under its names)
 ) -> int:
     """Check RELEASE: signature, every file and tensor, parents, and the recipe by recomputing it."""
     from parentage.attest.keys import PublicKey
     from parentage.attest.trust import TrustedKeys
-    from parentage.verify.check import Demands, verify
-    from parentage.verify.report import to_text
+    from parentage.manifest.atomic import write_bytes
+    from parentage.verify.check import Demands, verify_part
 
+    way = _way(**chosen)
+    signer = _signer(way, output, sign_key, passphrase_file)
     given = loose_parents(parents)
     reads = [release, *(path for _, path in given), *against]
     if level == "recompute":
         reads.append(release)
     with progress("verify", quiet=as_json, reads=reads) as bar:
-        report = verify(
+        report, part = verify_part(
             release,
             trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
             parents=given,
@@ -102,12 +150,37 @@ def command(
                 device=device,
                 threads=threads,
                 progress=bar,
+                way=way,
             ),
+            signer=signer,
         )
-    if as_json:
-        emit(report)
-    else:
-        text = to_text(report)
-        word = report.verdict.value.upper()
-        click.echo(coloured(word, _COLOURS[word]) + text.removeprefix(word))
+    if part and output is not None:
+        write_bytes(output, part)
+    show_report(report, as_json=as_json)
     return report.exit_code
+
+
+def _way(*, shard: str | None, engine: str, **chosen: Any) -> Way:  # noqa: ANN401
+    from parentage.verify.way import Way
+
+    share: tuple[int, int] | None = None
+    if shard is not None:
+        number, slash, of = shard.partition("/")
+        if not slash or not number.isdecimal() or not of.isdecimal() or len(shard) > 16:
+            raise UsageError("not a shard", expected="I/N, such as 2/8", found=shard)
+        share = int(number), int(of)
+    return Way(shard=share, engine=engine, **chosen)  # type: ignore[arg-type]  # click checked it
+
+
+def _signer(
+    way: Way, output: Path | None, sign_key: Path | None, passphrase_file: Path | None
+) -> KeySigner | None:
+    if (way.shard is None) != (output is None) or (way.shard is None) != (sign_key is None):
+        raise UsageError("--shard, --output and --sign-key go together")
+    if way.every_engine and way.shard is None:
+        raise UsageError("--every-engine is for shards; a whole run tries what it must")
+    if sign_key is None:
+        return None
+    from parentage.attest.signer import KeySigner
+
+    return KeySigner(load_key(sign_key, passphrase_file))

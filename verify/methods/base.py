@@ -50,6 +50,14 @@ class Method(Protocol):
         """Return where a tensor is copied from unchanged; None where it is computed."""
 
 
+@runtime_checkable
+class Reading(Protocol):
+    """A method whose output is not made of the same elements of its inputs."""
+
+    def reads(self, name: str, start: int, stop: int) -> Iterable[tuple[Source, str, int, int]]:
+        """Return what elements [start, stop) are computed from: source, tensor, first, last + 1."""
+
+
 class Choice(msgspec.Struct):
     """How a range of elements stands to a claim that leaves some of them a choice.
 

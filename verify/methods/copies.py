@@ -36,6 +36,11 @@ class Copies:
         source, old = self._origin[name]
         return source.read(old, start, stop, scratch)
 
+    def reads(self, name: str, start: int, stop: int) -> list[tuple[Source, str, int, int]]:
+        """Return the origin's elements."""
+        source, old = self._origin[name]
+        return [(source, old, start, stop)]
+
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
     ) -> Interval | None:

@@ -1,0 +1,74 @@
+"""`parentage join`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from parentage.cli.shared import FILE, json_option, progress, show_report, threads_option
+
+
+@click.command(
+    "join",
+    epilog="""\b
+Example:
+  parentage join ./rio part-1.json part-2.json --key release.pub --verifier verifier.pub
+
+\b
+Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
+)
+@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("parts", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--key", "keys", type=FILE, multiple=True, required=True, help="The publisher's public key."
+)
+@click.option(
+    "--verifier",
+    "verifiers",
+    type=FILE,
+    multiple=True,
+    required=True,
+    help="Public key of a verifier whose parts are believed; repeat for more.",
+)
+@click.option(
+    "--rung",
+    type=click.Choice(["A", "B", "C"]),
+    default="A",
+    show_default=True,
+    help="Weakest rung that counts; the shards must have been run with the same.",
+)
+@click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
+@threads_option
+@json_option
+def command(
+    release: Path,
+    parts: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    verifiers: tuple[Path, ...],
+    rung: str,
+    whole_files: bool,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Decide on RELEASE from the signed PARTS of all shards: the report of a single run."""
+    from parentage.attest.keys import PublicKey
+    from parentage.attest.trust import TrustedKeys
+    from parentage.verify.check import Demands
+    from parentage.verify.join import join
+
+    with progress("join", quiet=as_json, reads=[release]) as bar:
+        report = join(
+            release,
+            parts,
+            trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
+            verifiers=TrustedKeys(tuple(PublicKey.load(path) for path in verifiers)),
+            demands=Demands(
+                rung=rung,  # type: ignore[arg-type]  # click checked the choice
+                whole_files=whole_files,
+                threads=threads,
+                progress=bar,
+            ),
+        )
+    show_report(report, as_json=as_json)
+    return report.exit_code
