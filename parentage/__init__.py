@@ -47,12 +47,12 @@ _HOME = {
     "Report": "verify.report",
     "TrustedKeys": "attest.trust",
     "Verdict": "verify.verdict",
+    "Way": "verify.way",
     "declare": "manifest.build",
     "join_parts": "verify.join:join",
     "load_recipe": "manifest.recipe:load",
     "merge": "verify.produce",
     "sign_release": "attest.release",
-    "Way": "verify.way",
     "verify_part": "verify.check",
     "verify_release": "verify.check:verify",
 }
