@@ -2,7 +2,8 @@
 
 t = N c / (1 + (N - 1) c), 0 where the divisor is below 1e-6; y = t mean(x) + (1 - t) b.
 
-parentage-1   c from scalar products (see gram.py), each divisor at least 1e-6. Whole tensors only.
+parentage-1   c from scalar products (see gram.py), each divisor at least 1e-6; by rows (`filter_wise`)
+              likewise, for each row by itself.
 mk            every operation in `compute` (merge_methods/model_stock.py). Scalar: "t", per tensor; by
               rows (`filter_wise`) none, as rows do not depend on threads.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ModelStock
 from parentage.verify.methods.base import Scalars
-from parentage.verify.methods.gram import Combination, Facts, Gram, lengths
+from parentage.verify.methods.gram import Combination, Facts, Gram, RowGram, added, lengths
 from parentage.verify.methods.merging import Span
 from parentage.verify.rounding import DTYPES, rounded
 from parentage.verify.sources import Source
@@ -39,8 +40,6 @@ class ModelStockMethod(Combination[ModelStock]):
     def __init__(self, step: ModelStock, inputs: Mapping[str, Source]) -> None:
         super().__init__(step, inputs)
         self.by_rows = step.params.filter_wise
-        if step.params.filter_wise and self.deterministic:
-            raise RecipeError("parentage-1 has model_stock of whole tensors only", where=self.where)
 
     def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
         """Return t / N for each task vector."""
@@ -54,6 +53,21 @@ class ModelStockMethod(Combination[ModelStock]):
         divisor = 1 + (count - 1) * cosine
         t = Decimal(0) if abs(divisor) < small else count * cosine / divisor
         return [t / count] * count
+
+    def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
+        """Return the same in float64, row by row."""
+        count = len(gram)
+        norms = [gram[i][i].sqrt() for i in range(count)]
+        cosines = [
+            (gram[i][j] / (norms[i] * norms[j]).clamp(min=_SMALL)).clamp(min=-1.0, max=1.0)
+            for i, j in combinations(range(count), 2)
+        ]
+        # Numbers that divide are tensors: a device may multiply by 1 / scalar instead.
+        pairs, many = (torch.full_like(norms[0], float(n)) for n in (len(cosines), count))
+        cosine = added(cosines) / pairs
+        divisor = 1.0 + (many - 1.0) * cosine
+        t = torch.where(divisor.abs() < _SMALL, 0.0, many * cosine / divisor)
+        return [t / many] * count
 
     def facts(self, name: str, variant: str) -> Facts:
         """Return coefficients, or the engine's t."""
