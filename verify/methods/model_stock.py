@@ -20,6 +20,7 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ModelStock
+from parentage.verify import fixed_math
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, RowGram, added, lengths
 from parentage.verify.methods.merging import Span
@@ -57,7 +58,7 @@ class ModelStockMethod(Combination[ModelStock]):
     def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
         """Return the same in float64, row by row."""
         count = len(gram)
-        norms = [gram[i][i].sqrt() for i in range(count)]
+        norms = [fixed_math.sqrt(gram[i][i]) for i in range(count)]
         cosines = [
             (gram[i][j] / (norms[i] * norms[j]).clamp(min=_SMALL)).clamp(min=-1.0, max=1.0)
             for i, j in combinations(range(count), 2)

@@ -85,7 +85,7 @@ class NuSlerpMethod(Combination[NuSlerp]):
     def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
         """Return the same in float64, row by row."""
         t = self.t(name)
-        scale = gram[0][0].sqrt() * gram[1][1].sqrt()
+        scale = fixed_math.sqrt(gram[0][0]) * fixed_math.sqrt(gram[1][1])
         cosine = torch.where(scale == 0, 1.0, gram[0][1] / scale).clamp(min=-1.0, max=1.0)
         straight = (1.0 - cosine * cosine) <= 1e-16
         theta = fixed_math.acos(cosine)

@@ -195,7 +195,9 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
             positive = _added(terms) >= 0
             agrees = [(term > 0) & positive | (term < 0) & ~positive for term in terms]
             terms = [term * agree for term, agree in zip(terms, agrees, strict=True)]
-            divisor = _added([a * w for a, w in zip(agrees, weights, strict=True)]).to(base.dtype)
+            # A boolean times a number would be fp32.
+            shares = [a.to(base.dtype) * w for a, w in zip(agrees, weights, strict=True)]
+            divisor = _added(shares)
             divisor = torch.where(divisor == 0, 1.0, divisor)
         else:
             total = float(sum(ratio(text) for text in self.values(name, "weights")))
