@@ -257,10 +257,12 @@ def run(step: dict[str, Any], inputs: dict[str, Model]) -> Model:
         if first.dtype not in FLOATS:
             out[name] = first
             continue
-        if op == "scale" and float(ratio(chosen(step["params"], name, "factor") or "1")) == 1.0:
-            if store in {None, first.dtype}:
-                out[name] = first
-                continue
+        unscaled = (
+            op == "scale" and float(ratio(chosen(step["params"], name, "factor") or "1")) == 1.0
+        )
+        if unscaled and store in {None, first.dtype}:
+            out[name] = first
+            continue
         with np.errstate(all="ignore"):
             values = MERGES[op](step, name, [part.values for part in parts], first.shape)
         dtype = store or first.dtype
