@@ -28,11 +28,11 @@ from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ArceeFusion
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify import fixed_math
-from parentage.verify.methods.base import Scalars
+from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES
 from parentage.verify.selection import cuts, from_ordered, keys_of, ordered
-from parentage.verify.sources import Source
+from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import tree_sum
 
 _EPSILON = 1e-8
@@ -108,6 +108,19 @@ class ArceeFusionMethod(Merging[ArceeFusion, Facts]):
         quartiles = torch.tensor([cut.key for cut in found]).view(torch.float64)
         first, median, third = quartiles.tolist()
         return Facts(median + 1.5 * (third - first), divergence)
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return the two values that an element may have, whatever the threshold."""
+        if self.deterministic or self.specs[name].dtype not in FLOAT_DTYPES:
+            return None
+        base, other = self.parts(self.span(name, start, stop), self.bare(variant), scratch)
+        store = DTYPES[self.specs[name].dtype]
+        kept, taken = base.to(store), (base + (other - base).to(torch.float32)).to(store)
+        cut = slice(start - self.span(name, start, stop).start, None)
+        kept, taken = kept[cut][: stop - start], taken[cut][: stop - start]
+        return kept.minimum(taken), kept.maximum(taken)
 
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the threshold."""

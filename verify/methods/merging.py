@@ -200,6 +200,13 @@ class Merging(Generic[S, F]):
             for source in self.sources
         ]
 
+    def doubles(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> list[Tensor]:
+        """Read what an engine's arithmetic starts from, in its dtype, as float64."""
+        span = Span(name, start, stop, self.specs[name].shape)
+        return [part.double() for part in self.parts(span, self.bare(variant), scratch)]
+
     def pieces(self, name: str, variant: str) -> Iterator[tuple[Span, list[Tensor]]]:
         """Read a whole tensor piece by piece (whole rows where rows matter)."""
         scratch = Scratch(torch.device("cpu"))

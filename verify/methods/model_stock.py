@@ -10,6 +10,7 @@ mk            every operation in `compute` (merge_methods/model_stock.py). Scala
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import combinations
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ModelStock
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify import fixed_math
-from parentage.verify.methods.base import Scalars
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, RowGram, added, lengths
 from parentage.verify.methods.merging import Span
-from parentage.verify.rounding import DTYPES, rounded
-from parentage.verify.sources import Source
+from parentage.verify.rounding import DTYPES, UNIT, rounded
+from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
 _SMALL = 1e-6
@@ -98,6 +101,39 @@ class ModelStockMethod(Combination[ModelStock]):
         if variant == "parentage-1" or self.by_rows:
             return {}
         return {"t": self.found(name, variant).values[0]}
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what any cosines within their box can give: enough to refute."""
+        spec, compute, count = self.specs[name], self.compute(name), len(self.sources) - 1
+        if self.deterministic or self.by_rows or spec.dtype not in FLOAT_DTYPES:
+            return None
+        t, unit = self.found(name, self.bare(variant)).values[0], 16 * UNIT[compute]
+        if not math.isfinite(t) or count - (count - 1) * t * (1 + unit) < 0.1:
+            return None
+        found = [x / (count - (count - 1) * x) for x in (t * (1 - unit), t * (1 + unit))]
+        low = boxes.around(min(found), compute, spec.elements)[0]
+        high = boxes.around(max(found), compute, spec.elements)[1]
+        if 1 + (count - 1) * low < 0.5:
+            return None
+        ends = [count * c / (1 + (count - 1) * c) for c in (low, high)]
+        parts = self.doubles(name, start, stop, variant, scratch)
+        base, others = self.split(parts)
+        if base is None:
+            return None
+        average = added(others) * (1 / count)
+        mixed = [t * average + (1 - t) * base for t in ends]
+        size = added([part.abs() for part in others]) * (1 / count) + base.abs()
+        size = size * (1 + 2 * max(map(abs, ends)))
+        return boxes.widened(
+            mixed[0].minimum(mixed[1]),
+            mixed[0].maximum(mixed[1]),
+            size,
+            steps=count + 12,
+            compute=compute,
+            store=spec.dtype,
+        )
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Interpolate as mergekit does."""

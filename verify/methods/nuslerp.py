@@ -11,6 +11,7 @@ mk            every operation in `compute` (merge_methods/nuslerp.py): x / max(|
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -21,10 +22,12 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import NuSlerp
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
 from parentage.verify import fixed_math
 from parentage.verify.decimals import acos, sin
-from parentage.verify.methods.base import Scalars
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.gram import (
     Combination,
     Facts,
@@ -35,7 +38,7 @@ from parentage.verify.methods.gram import (
     lengths,
 )
 from parentage.verify.methods.merging import PIECE, Span
-from parentage.verify.rounding import rounded
+from parentage.verify.rounding import UNIT, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import ColumnSums, RunningSum
 
@@ -178,6 +181,33 @@ class NuSlerpMethod(Combination[NuSlerp]):
         mixed = self._mixed(vectors, cosine, span.name, variant).reshape(-1)
         base, _ = self.split(parts)
         return mixed if base is None else base + mixed
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what any cosine within its box can give: enough to refute."""
+        spec, compute = self.specs[name], self.compute(name)
+        if self.deterministic or not self.step.params.flatten or spec.dtype not in FLOAT_DTYPES:
+            return None
+        cosine = self.found(name, self.bare(variant)).values[0]
+        if not math.isfinite(cosine):
+            return None
+        ranges = boxes.slerp_ranges(boxes.around(cosine, compute, spec.elements), self.t(name))
+        if ranges is None:
+            return None
+        parts = self.doubles(name, start, stop, variant, scratch)
+        base, _ = self.split(parts)
+        vectors = self.vectors(parts)
+        ends = [boxes.scaled(v, by) for v, by in zip(vectors, ranges, strict=True)]
+        low, high = ends[0][0] + ends[1][0], ends[0][1] + ends[1][1]
+        size = added([v.abs() * by[1] for v, by in zip(vectors, ranges, strict=True)])
+        if base is not None:
+            low, high, size = base + low, base + high, size + base.abs()
+        # sin θ is at least about sqrt(u) where the line is not straight.
+        lift = 2 / UNIT[compute] ** 0.5
+        return boxes.widened(
+            low, high, size, steps=24, compute=compute, store=spec.dtype, lift=lift
+        )
 
     def _mixed(self, vectors: Sequence[Tensor], cosine: Tensor, name: str, variant: str) -> Tensor:
         t, (a, b) = self._mk_t(name), vectors

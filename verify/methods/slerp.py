@@ -26,6 +26,7 @@ from parentage.manifest.merge_steps import Slerp
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import acos, digits, sin
+from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, round_once
 from parentage.verify.sources import Scratch, Source
@@ -34,7 +35,7 @@ from parentage.verify.sums import RunningSum
 THRESHOLD: Final = 0.9995
 _PIECE: Final = 1 << 18
 _MK_CHUNK: Final = 1 << 20
-#: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
+#: How far a coefficient may be from where a cosine in its box puts it (measured up to 5e-3).
 SCALAR_BOX: Final = 1e-2
 _VARIANTS: Final = {
     "parentage-1": ("parentage-1",),
@@ -62,6 +63,7 @@ class SlerpMethod:
             for name, spec in self._inputs.items()
         }
         self._known: dict[tuple[str, str], tuple[float, float]] = {}
+        self._cosines: dict[str, float] = {}
         self._locks: dict[str, threading.Lock] = {name: threading.Lock() for name in self.specs}
 
     def _store(self, spec: TensorSpec) -> str:
@@ -104,6 +106,7 @@ class SlerpMethod:
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
                 found.add(left * right)
         aa, bb, ab = (found.total() for found in sums)
+        self._cosines[name] = _cosine(aa, bb, ab)
         return coefficients(aa, bb, ab, self.t(name))
 
     def _mergekit(self, name: str, scratch: Scratch) -> tuple[float, float]:
@@ -166,13 +169,19 @@ class SlerpMethod:
         store = self.specs[name].dtype
         if self.deterministic or store not in FLOAT_DTYPES:
             return None
-        c_a, c_b = self.coefficients(name, "parentage-1")
-        a = self._a.read(name, start, stop, scratch).to(torch.float64)
-        b = self._b.read(name, start, stop, scratch).to(torch.float64)
-        exact = a * c_a + b * c_b
-        # cos within the box moves the coefficients by at most the box, to first order.
-        error = (a.abs().mul_(abs(c_a)) + b.abs().mul_(abs(c_b))).mul_(SCALAR_BOX).add_(2.0**-140)
-        return round_once(exact - error, store), round_once(exact + error, store)
+        self.coefficients(name, "parentage-1")
+        cosines = boxes.around(self._cosines[name], "F32", self.specs[name].elements)
+        ranges = boxes.slerp_ranges(cosines, self.t(name))
+        if ranges is None:
+            return None
+        a, b = (s.read(name, start, stop, scratch) for s in (self._a, self._b))
+        compute = self._step.arithmetic.compute or self._inputs[name].dtype
+        a, b = (part.to(DTYPES[compute]).to(torch.float64) for part in (a, b))
+        ends = [boxes.scaled(part, by) for part, by in zip((a, b), ranges, strict=True)]
+        size = a.abs() + b.abs()
+        slack = size * SCALAR_BOX
+        low, high = ends[0][0] + ends[1][0] - slack, ends[0][1] + ends[1][1] + slack
+        return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
 
     def alias(self, name: str) -> tuple[Source, str] | None:
         """Return None: an interpolation is computed."""
@@ -184,10 +193,14 @@ def _column(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
 
 
+def _cosine(aa: float, bb: float, ab: float) -> float:
+    lengths = math.sqrt(aa) * math.sqrt(bb)
+    return ab / lengths if lengths > 0 else 1.0
+
+
 def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, float]:
     """Return the two coefficients of slerp from <a,a>, <b,b>, <a,b>, rounded to float64."""
-    lengths = math.sqrt(aa) * math.sqrt(bb)
-    cosine = ab / lengths if lengths > 0 else 1.0
+    cosine = _cosine(aa, bb, ab)
     if not abs(cosine) <= THRESHOLD:
         return float(1 - t), float(t)
     with digits():
