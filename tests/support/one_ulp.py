@@ -78,6 +78,12 @@ def moved(weights: Weights, directions: Mapping[str, Tensor]) -> Weights:
     return out
 
 
+def directions(clean: Weights, other: Weights) -> dict[str, Tensor]:
+    """Return which way weights have moved: -1, 0 or 1."""
+    names = [n for n, w in clean.items() if w.is_floating_point()]
+    return {n: (other[n].float() - clean[n].float()).sign().to(torch.int16) for n in names}
+
+
 def at_random(weights: Weights, share: float, seed: int = 5) -> Weights:
     """Move a share of all weights by one ulp, up or down."""
     generator = torch.Generator().manual_seed(seed)

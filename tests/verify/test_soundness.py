@@ -20,7 +20,6 @@ from worlds import World
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, StepSource, bind, chunks_of
 from parentage.verify.recompute import compare
-from parentage.verify.rounding import DTYPES
 from parentage.verify.sources import FileSource, Scratch
 from parentage.verify.verdict import Rung
 from parentage.verify.witness import limit, nudged
@@ -162,7 +161,7 @@ def test_whatever_a_scalar_is_the_output_stays_within_its_interval(
         for shift in (-1.0, 1.0, None, None, None):
             chosen = {}
             for key, value in exact.items():
-                part = shift if shift else float(torch.rand(1, generator=generator)) * 2 - 1
+                part = shift or float(torch.rand(1, generator=generator)) * 2 - 1
                 reach = limit(value, method.scalar_dtype(name)) * part
                 chosen[key] = nudged(value + reach, 0, method.scalar_dtype(name))
             if exact:
@@ -177,7 +176,7 @@ def test_whatever_a_scalar_is_the_output_stays_within_its_interval(
 
 @pytest.fixture
 def close(source: Any) -> Any:
-    models = family(7, 1.0, torch.bfloat16, (96, 80))
+    models = family(7, 1.0, torch.bfloat16, (64, 64))
     return {name: source(tensors) for name, tensors in models.items()}
 
 
@@ -261,7 +260,7 @@ def encoder() -> Iterator[tuple[Path, one_ulp.Weights]]:
     folder = one_ulp.checkpoint()
     if folder is None:
         pytest.skip("all-MiniLM-L6-v2 is not installed (make demo)")
-    yield folder, one_ulp.bf16(folder)
+    return folder, one_ulp.bf16(folder)
 
 
 #: A step for each rung: exact, a witness, an interval.
@@ -272,18 +271,26 @@ BY_RUNG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("rung", BY_RUNG)
-@pytest.mark.parametrize("attack", ["random", "trigger"])
+@pytest.fixture(scope="module")
+def trigger(encoder: tuple[Path, one_ulp.Weights]) -> dict[str, torch.Tensor]:
+    """Which way each weight goes: optimised once, for the parent."""
+    folder, weights = encoder
+    moved = one_ulp.triggered(weights, one_ulp.Similarity(folder, weights), rounds=6)
+    return one_ulp.directions(weights, moved)
+
+
+@pytest.mark.parametrize(
+    ("rung", "attack"),
+    [("A", "random"), ("C", "random"), ("A", "trigger"), ("B", "trigger"), ("C", "trigger")],
+)
 def test_the_one_ulp_trigger_is_refused(
-    rung: str, attack: str, encoder: Any, tmp_path: Path, step: Any, engine: Engine
+    rung: str, attack: str, encoder: Any, trigger: Any, tmp_path: Path, step: Any, engine: Engine
 ) -> None:
     folder, weights = encoder
     profile, fields = BY_RUNG[rung]
-    keep = [n for n in weights if "word_embeddings" not in n or attack == "trigger"]
-    parents = {"a": weights, "b": one_ulp.sibling(weights, 1, 0.01)}
     opened = {}
-    for name, tensors in parents.items():
-        save_file({n: tensors[n] for n in keep}, tmp_path / f"{name}.safetensors")
+    for name, tensors in (("a", weights), ("b", one_ulp.sibling(weights, 1, 0.01))):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
         opened[name] = FileSource(open_model(tmp_path / f"{name}.safetensors"))
     arithmetic = {"profile": profile, **({} if rung == "A" else {"compute": "BF16"})}
     claimed = bind([step(**fields, inputs=["a", "b"], arithmetic=arithmetic)], opened)["s"]
@@ -291,17 +298,17 @@ def test_the_one_ulp_trigger_is_refused(
     if attack == "random":
         moved = one_ulp.at_random(clean, 0.3)
     else:
+        moved = one_ulp.moved(clean, trigger)
         sight = one_ulp.Similarity(folder, clean)
-        moved = one_ulp.triggered(clean, sight, rounds=2)
-        assert sight.of(moved)[0] > sight.of(clean)[0] + 0.1
-    for name, tensors in (("clean", clean), ("moved", moved)):
-        save_file(tensors, tmp_path / f"{name}.safetensors")
+        assert sight.of(clean)[0] < 0.1
+        assert sight.of(moved)[0] > 0.5, "it is a working trigger"
+        assert sight.of(moved)[1] > 0.9, "and hidden from other sentences"
+    save_file(moved, tmp_path / "moved.safetensors")
+    touched = {name for name in clean if not torch.equal(clean[name], moved[name])}
+    assert len(touched) > 50
 
-    honest = compare(engine, FileSource(open_model(tmp_path / "clean.safetensors")), claimed)
     attacked = compare(engine, FileSource(open_model(tmp_path / "moved.safetensors")), claimed)
 
-    assert {result.rung for result in honest} == {Rung.EXACT}
-    touched = [r for r in attacked if not torch.equal(clean[r.name], moved[r.name])]
-    assert touched
-    assert {result.rung for result in touched} <= {Rung.REFUTED, Rung.UNPROVEN}
-    assert Rung.REFUTED in {result.rung for result in touched}
+    assert touched == {r.name for r in attacked if r.rung in {Rung.REFUTED, Rung.UNPROVEN}}
+    if rung != "B":
+        assert touched == {r.name for r in attacked if r.rung == Rung.REFUTED}

@@ -126,7 +126,7 @@ def summed(
     least = torch.full_like(size, math.inf)
     most, none = -least, torch.ones_like(size, dtype=torch.bool)
     for low, high in ends:
-        counts = low.abs().minimum(high.abs()) * min(1.0, min(weights)) > tiny
+        counts = low.abs().minimum(high.abs()) * min(1.0, *weights) > tiny
         least = torch.where((low != 0) | (high != 0), least.minimum(low), least)
         most = torch.where((low != 0) | (high != 0), most.maximum(high), most)
         none &= ~counts
