@@ -1,8 +1,8 @@
 """Roundings and single operations whose bits do not depend on the device.
 
-IEEE 754 add, subtract, multiply, divide, square root and conversions are exact to the last bit on
-CPU and GPU when each is its own kernel. What is not (fused multiply-add, double rounding through
-fp32) is built here from those.
+IEEE 754 add, subtract, multiply, divide and conversions are exact to the last bit on CPU and GPU when
+each is its own kernel. What is not (fused multiply-add, double rounding through fp32) is built here from
+those; square roots, which MKL rounds otherwise, in fixed_math.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Float64, in blocks of 4,096 from the start; each block is a binary tree (first half plus second half,
 repeatedly) over the next power of two, padded with zeros, and so is the list of blocks.
+docs/parentage-1.md, section 3.
 """
 
 from __future__ import annotations
@@ -37,17 +38,46 @@ def _block_sums(values: Tensor) -> Tensor:
 
 
 class RunningSum:
-    """The sum of a stream that arrives in pieces of whole blocks; only the last may be short."""
+    """The sum of a stream: the same bits however it is cut into pieces."""
 
     def __init__(self) -> None:
         # Plain floats: small tensors kept between large temporaries would pin the heap around them.
         self._blocks: list[float] = []
+        self._rest: Tensor | None = None
 
     def add(self, values: Tensor) -> None:
         """Take the next piece, float64 and flat."""
-        if values.numel():
-            self._blocks.extend(_block_sums(values).tolist())
+        if self._rest is not None:
+            values, self._rest = torch.cat((self._rest, values)), None
+        whole = values.numel() // BLOCK * BLOCK
+        if whole:
+            self._blocks.extend(_block_sums(values[:whole]).tolist())
+        if whole < values.numel():
+            self._rest = values[whole:].clone()
 
     def total(self) -> float:
         """Return the sum so far."""
-        return float(tree(torch.tensor(self._blocks, dtype=torch.float64)))
+        rest = [] if self._rest is None else _block_sums(self._rest).tolist()
+        return float(tree(torch.tensor(self._blocks + rest, dtype=torch.float64)))
+
+
+class ColumnSums:
+    """Sums over the first dimension: groups of 64 rows as binary trees, the groups in order."""
+
+    ROWS: Final = 64
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def add(self, values: Tensor) -> None:
+        """Take the next rows, float64, of shape (rows, columns): whole groups but for the last."""
+        rows = pad(values, (0, 0, 0, -len(values) % self.ROWS))
+        for group in rows.reshape(-1, self.ROWS, values.shape[1]):
+            found = tree(group.T)
+            self._total = found if self._total is None else self._total + found
+
+    def total(self) -> Tensor:
+        """Return one sum for each column."""
+        if self._total is None:
+            raise ValueError("a sum of nothing")
+        return self._total

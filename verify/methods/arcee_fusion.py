@@ -3,13 +3,15 @@
 Importance is |x - b| times the divergence of the row's softmax: Σ p ln(p / q), p and q the softmaxes of
 x and b plus 1e-8. The threshold is median + 1.5 (q3 - q1) of the tensor's importances.
 
+parentage-1   every operation in float64: m the row's largest, e = exp(x - m), p = e / Σe + 1e-8 (tree sums
+              along the row), Σ p ln(p / q) likewise and at least 0; exp and ln of fixed_math.py. Quartiles
+              of the whole tensor: of n values in ascending order, those at floor((n - 1) / 4),
+              floor((n - 1) / 2), floor(3 (n - 1) / 4), counted from 0. y = RN_store of one input's value.
 mk            every operation in `compute`; the mask is fp32, which widens the result (merge_methods/
               arcee_fusion.py). Above 10^6 elements mergekit takes the quartiles of a random sample of
               10^6, so that the threshold is a witness ("threshold"), near that of the whole tensor.
               exp and ln are vectorised differently on other kinds of CPU: elements at the threshold
               may then fall on its other side.
-
-There is no `parentage-1`: a sum of exponentials has no bits that all devices share.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.nn.functional import softmax
@@ -24,26 +27,40 @@ from torch.nn.functional import softmax
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ArceeFusion
 from parentage.manifest.tensor import FLOAT_DTYPES
-from parentage.verify.methods.base import Scalars
+from parentage.verify import fixed_math
+from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES, bits
-from parentage.verify.selection import cuts, from_ordered, ordered
+from parentage.verify.selection import cuts, from_ordered, keys_of, ordered
 from parentage.verify.sources import Scratch, Source
+from parentage.verify.sums import tree_sum
 
 _EPSILON = 1e-8
 
 
-class ArceeFusionMethod(Merging[ArceeFusion, float]):
+class Facts(msgspec.Struct):
+    """What is known of a whole tensor.
+
+    Attributes:
+        threshold: the least importance that counts.
+        divergence: of each row (`parentage-1`).
+    """
+
+    threshold: float
+    divergence: Tensor | None = None
+
+
+class ArceeFusionMethod(Merging[ArceeFusion, Facts]):
     """A bound arcee_fusion/v1."""
 
     profiles: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        name: (name,) for name in ("mk-0.1.5", "mk-0.1.4")
+        name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
     }
     by_rows = True
 
     def __init__(self, step: ArceeFusion, inputs: Mapping[str, Source]) -> None:
         super().__init__(step, inputs)
-        if any(
+        if not self.deterministic and any(
             self.compute(name) == "F64" for name, s in self.specs.items() if s.dtype in FLOAT_DTYPES
         ):
             raise RecipeError("arcee_fusion in float64 is not supported", where=self.where)
@@ -59,8 +76,10 @@ class ArceeFusionMethod(Merging[ArceeFusion, float]):
         divergence = torch.sum(p * torch.log(p / q), dim=-1, keepdim=True)
         return ((other - base).abs() * divergence).reshape(-1)
 
-    def facts(self, name: str, variant: str) -> float:
+    def facts(self, name: str, variant: str) -> Facts:
         """Return the threshold by the quartiles of the whole tensor."""
+        if variant == "parentage-1":
+            return self._exact_facts(name)
         n = self.specs[name].elements
         dtype = DTYPES[self.compute(name)]
         at = [int(torch.tensor(q) * (n - 1)) for q in (0.25, 0.5, 0.75)]
@@ -71,11 +90,43 @@ class ArceeFusionMethod(Merging[ArceeFusion, float]):
 
         found = cuts(keys, 8 * dtype.itemsize, [[n - place for place in at]])[0]
         first, median, third = (from_ordered(cut.key, dtype) for cut in found)
-        return float(median + 1.5 * (third - first))
+        return Facts(float(median + 1.5 * (third - first)))
+
+    def _exact_facts(self, name: str) -> Facts:
+        n = self.specs[name].elements
+        rows: list[Tensor] = []
+        for span, parts in self.pieces(name, "parentage-1"):
+            rows.append(_divergence(*(part.reshape(-1, span.columns) for part in parts)))
+        divergence = torch.cat(rows)
+
+        def keys() -> Iterator[list[Tensor]]:
+            for span, parts in self.pieces(name, "parentage-1"):
+                yield [keys_of(_exact_importance(span, parts, divergence))]
+
+        ranks = [n - (n - 1) * quarter // 4 for quarter in (1, 2, 3)]
+        found = cuts(keys, 63, [ranks])[0]
+        quartiles = torch.tensor([cut.key for cut in found]).view(torch.float64)
+        first, median, third = quartiles.tolist()
+        return Facts(median + 1.5 * (third - first), divergence)
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return the two values that an element may have, whatever the threshold."""
+        if self.deterministic or self.specs[name].dtype not in FLOAT_DTYPES:
+            return None
+        base, other = self.parts(self.span(name, start, stop), self.bare(variant), scratch)
+        store = DTYPES[self.specs[name].dtype]
+        kept, taken = base.to(store), (base + (other - base).to(torch.float32)).to(store)
+        cut = slice(start - self.span(name, start, stop).start, None)
+        kept, taken = kept[cut][: stop - start], taken[cut][: stop - start]
+        return kept.minimum(taken), kept.maximum(taken)
 
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the threshold."""
-        return {"threshold": self.found(name, variant)}
+        if variant == "parentage-1":
+            return {}
+        return {"threshold": self.found(name, variant).threshold}
 
     def suggest(self, name: str, variant: str, release: Source) -> Scalars:
         """Return the least importance of the elements that are not the base's."""
@@ -97,9 +148,31 @@ class ArceeFusionMethod(Merging[ArceeFusion, float]):
     def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Take what passes the threshold."""
         base, other = parts
+        if variant == "parentage-1":
+            facts = self.found(span.name, variant)
+            if facts.divergence is None:
+                return base
+            taken = _exact_importance(span, parts, facts.divergence) >= facts.threshold
+            return torch.where(taken, other, base)
         threshold = torch.tensor(scalars["threshold"], dtype=base.dtype)
         mask = (self._importance(span, parts) >= threshold).float()
         return base + (other - base) * mask
+
+
+def _divergence(base: Tensor, other: Tensor) -> Tensor:
+    p, q = _shares(other), _shares(base)
+    return tree_sum(p * fixed_math.log(p / q)).clamp(min=0.0)
+
+
+def _shares(rows: Tensor) -> Tensor:
+    powers = fixed_math.exp(rows - rows.amax(dim=-1, keepdim=True))
+    return powers / tree_sum(powers).unsqueeze(-1) + _EPSILON
+
+
+def _exact_importance(span: Span, parts: Sequence[Tensor], divergence: Tensor) -> Tensor:
+    base, other = parts
+    row = torch.arange(span.start, span.stop) // span.columns
+    return (other - base).abs() * divergence[row].to(base.device)
 
 
 def arcee_fusion(step: ArceeFusion, inputs: Mapping[str, Source]) -> ArceeFusionMethod:

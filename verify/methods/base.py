@@ -107,6 +107,10 @@ class Scalared(Protocol):
         """Names of the engines, as of every method."""
 
     @property
+    def replay_streams(self) -> bool:
+        """Say whether `replay` reads piece by piece, so that no tensor is too large for it."""
+
+    @property
     def noise(self) -> Mapping[str, float]:
         """Return absolute bounds for scalars that cancel to nothing, by name (without its number)."""
 

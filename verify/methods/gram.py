@@ -2,7 +2,10 @@
 
 parentage-1   all scalar products of the vectors (inputs, or task vectors where there is a base) in
               float64 by tree sums; the coefficients from those by the method's formula to 50 digits,
-              rounded once to float64 (NaN where a product is not finite); y = RN_store(RN(c_1 x_1) + RN(c_2 x_2) + ...), in input order.
+              rounded once to float64 (NaN where a product is not finite);
+              y = RN_store(RN(c_1 x_1) + RN(c_2 x_2) + ...), in input order.
+              By rows: products by tree sums along each row, the formula in float64, operation by
+              operation (fixed_math.py), c_base = 1 - c_1 - c_2 ...
 mk            each method's own operations; see its file.
 """
 
@@ -15,6 +18,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 import msgspec
+import torch
 from torch import Tensor
 
 from parentage.manifest.merge_steps import MergeStep
@@ -22,10 +26,11 @@ from parentage.verify.decimals import digits
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import dot64
-from parentage.verify.sums import RunningSum
+from parentage.verify.sums import RunningSum, tree_sum
 
 S = TypeVar("S", bound=MergeStep)
 Gram = Sequence[Sequence[Decimal]]
+RowGram = Sequence[Sequence[Tensor]]
 
 
 class Facts(msgspec.Struct):
@@ -34,10 +39,12 @@ class Facts(msgspec.Struct):
     Attributes:
         values: coefficients of the inputs (`parentage-1`), or an engine's scalars.
         whole: the merged tensor, for what can't be cut into pieces.
+        columns: a coefficient of each input for each column (`parentage-1`).
     """
 
     values: list[float]
     whole: Tensor | None = None
+    columns: list[Tensor] = msgspec.field(default_factory=list)
 
 
 class Combination(Merging[S, Facts]):
@@ -56,6 +63,10 @@ class Combination(Merging[S, Facts]):
 
     def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
         """Return the coefficient of each vector, from their scalar products."""
+        raise NotImplementedError
+
+    def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
+        """Return the coefficient of each vector for each row, from float64 scalar products."""
         raise NotImplementedError
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
@@ -85,9 +96,38 @@ class Combination(Merging[S, Facts]):
 
     def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Combine the inputs."""
-        if variant == "parentage-1":
-            return dot64(parts, self.found(span.name, variant).values)
-        return self.engine(span, parts, scalars, variant)
+        if variant != "parentage-1":
+            return self.engine(span, parts, scalars, variant)
+        if self.by_rows:
+            return self._rows(span, parts)
+        return dot64(parts, self.found(span.name, variant).values)
+
+    def _rows(self, span: Span, parts: Sequence[Tensor]) -> Tensor:
+        rows = [part.reshape(-1, span.columns) for part in parts]
+        vectors = self.vectors(rows)
+        gram = [[tree_sum(a * b) for b in vectors] for a in vectors]
+        found = self.with_base(self.row_coefficients(span.name, gram))
+        return added([row * of.unsqueeze(-1) for row, of in zip(rows, found, strict=True)]).reshape(
+            -1
+        )
+
+    def with_base(self, found: list[Tensor]) -> list[Tensor]:
+        """Put the base's coefficients in their place: 1 less the others, in order."""
+        at = self.base_index()
+        if at is None:
+            return found
+        rest = torch.ones_like(found[0])
+        for coefficient in found:
+            rest = rest - coefficient
+        return [*found[:at], rest, *found[at:]]
+
+
+def added(terms: Sequence[Tensor]) -> Tensor:
+    """Return a sum in order."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def decimal(value: Fraction | float) -> Decimal:

@@ -93,6 +93,7 @@ class Merging(Generic[S, F]):
     by_rows: bool = False
     proven_bound = False
     noise: ClassVar[Mapping[str, float]] = {}
+    replay_streams = False
 
     def __init__(self, step: S, inputs: Mapping[str, Source]) -> None:
         profile = step.arithmetic.profile
@@ -243,6 +244,13 @@ class Merging(Generic[S, F]):
         """Return which input is the base."""
         base: str | None = getattr(getattr(self.step, "params", None), "base", None)
         return None if base is None else self.step.inputs.index(base)
+
+    def doubles(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> list[Tensor]:
+        """Read what an engine's arithmetic starts from, in its dtype, as float64."""
+        span = Span(name, start, stop, self.specs[name].shape)
+        return [part.double() for part in self.parts(span, self.bare(variant), scratch)]
 
     def pieces(self, name: str, variant: str) -> Iterator[tuple[Span, list[Tensor]]]:
         """Read a whole tensor piece by piece (whole rows where rows matter)."""

@@ -2,13 +2,15 @@
 
 t = N c / (1 + (N - 1) c), 0 where the divisor is below 1e-6; y = t mean(x) + (1 - t) b.
 
-parentage-1   c from scalar products (see gram.py), each divisor at least 1e-6. Whole tensors only.
+parentage-1   c from scalar products (see gram.py), each divisor at least 1e-6; by rows (`filter_wise`)
+              likewise, for each row by itself.
 mk            every operation in `compute` (merge_methods/model_stock.py). Scalar: "t", per tensor; by
               rows (`filter_wise`) none, as rows do not depend on threads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import combinations
@@ -19,11 +21,14 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import ModelStock
-from parentage.verify.methods.base import Scalars
-from parentage.verify.methods.gram import Combination, Facts, Gram, lengths
+from parentage.manifest.tensor import FLOAT_DTYPES
+from parentage.verify import fixed_math
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Interval, Scalars
+from parentage.verify.methods.gram import Combination, Facts, Gram, RowGram, added, lengths
 from parentage.verify.methods.merging import Span
-from parentage.verify.rounding import DTYPES, rounded
-from parentage.verify.sources import Source
+from parentage.verify.rounding import DTYPES, UNIT, rounded
+from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
 _SMALL = 1e-6
@@ -39,8 +44,6 @@ class ModelStockMethod(Combination[ModelStock]):
     def __init__(self, step: ModelStock, inputs: Mapping[str, Source]) -> None:
         super().__init__(step, inputs)
         self.by_rows = step.params.filter_wise
-        if step.params.filter_wise and self.deterministic:
-            raise RecipeError("parentage-1 has model_stock of whole tensors only", where=self.where)
 
     def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
         """Return t / N for each task vector."""
@@ -54,6 +57,21 @@ class ModelStockMethod(Combination[ModelStock]):
         divisor = 1 + (count - 1) * cosine
         t = Decimal(0) if abs(divisor) < small else count * cosine / divisor
         return [t / count] * count
+
+    def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
+        """Return the same in float64, row by row."""
+        count = len(gram)
+        norms = [fixed_math.sqrt(gram[i][i]) for i in range(count)]
+        cosines = [
+            (gram[i][j] / (norms[i] * norms[j]).clamp(min=_SMALL)).clamp(min=-1.0, max=1.0)
+            for i, j in combinations(range(count), 2)
+        ]
+        # Numbers that divide are tensors: a device may multiply by 1 / scalar instead.
+        pairs, many = (torch.full_like(norms[0], float(n)) for n in (len(cosines), count))
+        cosine = added(cosines) / pairs
+        divisor = 1.0 + (many - 1.0) * cosine
+        t = torch.where(divisor.abs() < _SMALL, 0.0, many * cosine / divisor)
+        return [t / many] * count
 
     def facts(self, name: str, variant: str) -> Facts:
         """Return coefficients, or the engine's t."""
@@ -92,6 +110,39 @@ class ModelStockMethod(Combination[ModelStock]):
         norms = [torch.norm(offset, dim=-1) for offset in offsets]
         products = [(a * b).sum(dim=-1) for a, b in combinations(offsets, 2)]
         return {"t": float(_t(norms, products, len(offsets), variant))}
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what any cosines within their box can give: enough to refute."""
+        spec, compute, count = self.specs[name], self.compute(name), len(self.sources) - 1
+        if self.deterministic or self.by_rows or spec.dtype not in FLOAT_DTYPES:
+            return None
+        t, unit = self.found(name, self.bare(variant)).values[0], 16 * UNIT[compute]
+        if not math.isfinite(t) or count - (count - 1) * t * (1 + unit) < 0.1:
+            return None
+        found = [x / (count - (count - 1) * x) for x in (t * (1 - unit), t * (1 + unit))]
+        low = boxes.around(min(found), compute, spec.elements)[0]
+        high = boxes.around(max(found), compute, spec.elements)[1]
+        if 1 + (count - 1) * low < 0.5:
+            return None
+        ends = [count * c / (1 + (count - 1) * c) for c in (low, high)]
+        parts = self.doubles(name, start, stop, variant, scratch)
+        base, others = self.split(parts)
+        if base is None:
+            return None
+        average = added(others) * (1 / count)
+        mixed = [t * average + (1 - t) * base for t in ends]
+        size = added([part.abs() for part in others]) * (1 / count) + base.abs()
+        size = size * (1 + 2 * max(map(abs, ends)))
+        return boxes.widened(
+            mixed[0].minimum(mixed[1]),
+            mixed[0].maximum(mixed[1]),
+            size,
+            steps=count + 12,
+            compute=compute,
+            store=spec.dtype,
+        )
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Interpolate as mergekit does."""

@@ -3,7 +3,7 @@
 t = w_2 / (w_1 + w_2), 1/2 where the sum is below 1e-6.
 
 parentage-1   cos = <a,b> / (|a| |b|); where 1 - cos^2 <= 1e-16: 1 - t and t; else sin((1-t)θ) / sin θ and
-              sin(tθ) / sin θ. Whole tensors only: rows would need trigonometry that is alike everywhere.
+              sin(tθ) / sin θ. By rows and by columns likewise, for each by itself (gram.py).
 mk            every operation in `compute` (merge_methods/nuslerp.py): x / max(|x|, 1e-7), the sum of
               products, acos, sines, (sin((1-t)θ) a + sin(tθ) b) / sin θ. Scalar: "cos", per tensor.
               Rows are independent of threads and need no witness.
@@ -11,24 +11,39 @@ mk            every operation in `compute` (merge_methods/nuslerp.py): x / max(|
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import NuSlerp
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
+from parentage.verify import fixed_math
 from parentage.verify.decimals import acos, sin
-from parentage.verify.methods.base import Scalars
-from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, lengths
-from parentage.verify.methods.merging import Span
-from parentage.verify.rounding import rounded
-from parentage.verify.sources import Source
-from parentage.verify.sums import RunningSum
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Interval, Scalars
+from parentage.verify.methods.gram import (
+    Combination,
+    Facts,
+    Gram,
+    RowGram,
+    added,
+    decimal,
+    lengths,
+)
+from parentage.verify.methods.merging import PIECE, Span
+from parentage.verify.rounding import UNIT, rounded
+from parentage.verify.sources import Scratch, Source
+from parentage.verify.sums import ColumnSums, RunningSum
+
+#: An angle times t must stay within what sin takes.
+_LARGEST: Final = 100_000
 
 
 class NuSlerpMethod(Combination[NuSlerp]):
@@ -42,18 +57,24 @@ class NuSlerpMethod(Combination[NuSlerp]):
     def __init__(self, step: NuSlerp, inputs: Mapping[str, Source]) -> None:
         super().__init__(step, inputs)
         self.by_rows = not step.params.flatten and not step.params.row_wise
+        self._by_columns = not step.params.flatten and step.params.row_wise
         if not step.params.flatten and self.deterministic:
-            raise RecipeError("parentage-1 has nuslerp of whole tensors only", where=self.where)
+            for texts in (step.params.weights, *(o.weights for o in step.params.overrides)):
+                if abs(_share(texts)) > _LARGEST:
+                    raise RecipeError(
+                        "weights nearly cancel: t is too large for an angle",
+                        where=self.where,
+                        expected=f"at most {_LARGEST}",
+                        found=str(list(texts)),
+                    )
 
     def t(self, name: str) -> Fraction:
         """Return the exact t of a tensor."""
+        overrides = self.step.params.overrides
         texts = next(
-            (o.weights for o in self.step.params.overrides if matches(name, o.tensors)),
-            self.step.params.weights,
+            (o.weights for o in overrides if matches(name, o.tensors)), self.step.params.weights
         )
-        first, second = map(ratio, texts)
-        total = first + second
-        return Fraction(1, 2) if abs(total) < Fraction(1, 10**6) else second / total
+        return _share(texts)
 
     def coefficients(self, name: str, gram: Gram) -> list[Decimal]:
         """Return the two sines' ratios, or those of a straight line."""
@@ -65,14 +86,55 @@ class NuSlerpMethod(Combination[NuSlerp]):
         theta = acos(cosine)
         return [sin((1 - t) * theta) / sin(theta), sin(t * theta) / sin(theta)]
 
+    def row_coefficients(self, name: str, gram: RowGram) -> list[Tensor]:
+        """Return the same in float64, row by row."""
+        t = self.t(name)
+        scale = fixed_math.sqrt(gram[0][0]) * fixed_math.sqrt(gram[1][1])
+        cosine = torch.where(scale == 0, 1.0, gram[0][1] / scale).clamp(min=-1.0, max=1.0)
+        straight = (1.0 - cosine * cosine) <= 1e-16
+        theta = fixed_math.acos(cosine)
+        sine = fixed_math.sin(theta)
+        return [
+            torch.where(straight, share, fixed_math.sin(theta * share) / sine)
+            for share in (float(1 - t), float(t))
+        ]
+
     def facts(self, name: str, variant: str) -> Facts:
         """Return coefficients, an engine's cosine, or (by columns) the whole merged tensor."""
         if variant == "parentage-1":
+            if self._by_columns:
+                return Facts([], columns=self._column_coefficients(name))
             return super().facts(name, variant)
         if not self.step.params.flatten:
-            by_columns = self.step.params.row_wise
-            return Facts([], self._columns(name, variant) if by_columns else None)
+            return Facts([], self._columns(name, variant) if self._by_columns else None)
         return Facts([self._cosine(name, variant)])
+
+    def _column_coefficients(self, name: str) -> list[Tensor]:
+        spec = self.specs[name]
+        rows = spec.shape[0] if spec.shape else 1
+        width = spec.elements // rows
+        sums = [[ColumnSums() for _ in range(2)] for _ in range(2)]
+        group = ColumnSums.ROWS * max(PIECE // (ColumnSums.ROWS * width), 1)
+        scratch = Scratch(torch.device("cpu"))
+        for row in range(0, rows, group):
+            scratch.reset()
+            span = Span(name, row * width, min(row + group, rows) * width, spec.shape)
+            vectors = self.vectors(self.parts(span, "parentage-1", scratch))
+            vectors = [vector.reshape(-1, width) for vector in vectors]
+            for i, j in ((0, 0), (0, 1), (1, 1)):
+                sums[i][j].add(vectors[i] * vectors[j])
+        gram = [[sums[min(i, j)][max(i, j)].total() for j in range(2)] for i in range(2)]
+        return self.with_base(self.row_coefficients(name, gram))
+
+    def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
+        """Combine the inputs."""
+        if variant != "parentage-1" or not self._by_columns:
+            return super().merged(span, parts, scalars, variant)
+        columns = self.found(span.name, variant).columns
+        at = torch.arange(span.start, span.stop) % len(columns[0])
+        return added(
+            [part * of[at].to(part.device) for part, of in zip(parts, columns, strict=True)]
+        )
 
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the cosine of whole tensors."""
@@ -110,7 +172,7 @@ class NuSlerpMethod(Combination[NuSlerp]):
 
     def engine(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Interpolate as mergekit does."""
-        if self.step.params.row_wise and not self.step.params.flatten:
+        if self._by_columns:
             whole = self.found(span.name, variant).whole
             if whole is not None:
                 return whole[span.start : span.stop].to(parts[0].device)
@@ -123,6 +185,33 @@ class NuSlerpMethod(Combination[NuSlerp]):
         mixed = self._mixed(vectors, cosine, span.name, variant).reshape(-1)
         base, _ = self.split(parts)
         return mixed if base is None else base + mixed
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what any cosine within its box can give: enough to refute."""
+        spec, compute = self.specs[name], self.compute(name)
+        if self.deterministic or not self.step.params.flatten or spec.dtype not in FLOAT_DTYPES:
+            return None
+        cosine = self.found(name, self.bare(variant)).values[0]
+        if not math.isfinite(cosine):
+            return None
+        ranges = boxes.slerp_ranges(boxes.around(cosine, compute, spec.elements), self.t(name))
+        if ranges is None:
+            return None
+        parts = self.doubles(name, start, stop, variant, scratch)
+        base, _ = self.split(parts)
+        vectors = self.vectors(parts)
+        ends = [boxes.scaled(v, by) for v, by in zip(vectors, ranges, strict=True)]
+        low, high = ends[0][0] + ends[1][0], ends[0][1] + ends[1][1]
+        size = added([v.abs() * by[1] for v, by in zip(vectors, ranges, strict=True)])
+        if base is not None:
+            low, high, size = base + low, base + high, size + base.abs()
+        # sin θ is at least about sqrt(u) where the line is not straight.
+        lift = 2 / UNIT[compute] ** 0.5
+        return boxes.widened(
+            low, high, size, steps=24, compute=compute, store=spec.dtype, lift=lift
+        )
 
     def _mixed(self, vectors: Sequence[Tensor], cosine: Tensor, name: str, variant: str) -> Tensor:
         t, (a, b) = self._mk_t(name), vectors
@@ -145,6 +234,12 @@ class NuSlerpMethod(Combination[NuSlerp]):
         )
         weights = [float(ratio(text)) for text in texts]
         return 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
+
+
+def _share(texts: Sequence[str]) -> Fraction:
+    first, second = map(ratio, texts)
+    total = first + second
+    return Fraction(1, 2) if abs(total) < Fraction(1, 10**6) else second / total
 
 
 def _cosines(vectors: Sequence[Tensor]) -> Tensor:

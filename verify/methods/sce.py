@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.merge_steps import Sce
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import ratio
-from parentage.verify.methods.base import Scalars
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span, in_any_order
 from parentage.verify.random_bits import packed, unpacked
 from parentage.verify.rounding import DTYPES, rounded
 from parentage.verify.selection import Cut, cuts, keys_of
-from parentage.verify.sources import Source
+from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
 _SMALL = 1e-6
@@ -171,6 +173,28 @@ class SceMethod(Merging[Sce, Facts]):
         if variant == "parentage-1":
             return base + _elected(list(vectors), facts.weights)
         return base + self.mixed(vectors, list(scalars.values()))
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return the hull of base and task vectors: any selection and any weights stay inside."""
+        spec, compute = self.specs[name], self.compute(name)
+        if self.deterministic or spec.dtype not in FLOAT_DTYPES:
+            return None
+        parts = self.doubles(name, start, stop, variant, scratch)
+        base, vectors = parts[self.base_at], self.vectors(parts)
+        low, high = vectors.amin(dim=0).clamp(max=0.0), vectors.amax(dim=0).clamp(min=0.0)
+        weights = [w for w in self.found(name, variant).weights if w > 0]
+        lift = 1 / max(min(weights, default=0.0) / 2, _SMALL)
+        return boxes.widened(
+            base + low,
+            base + high,
+            base.abs() + vectors.abs().amax(dim=0),
+            steps=2 * len(parts) + 12,
+            compute=compute,
+            store=spec.dtype,
+            lift=lift,
+        )
 
     def mixed(self, vectors: Tensor, weights: Sequence[float]) -> Tensor:
         """Merge selected task vectors under an `mk` engine."""

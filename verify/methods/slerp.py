@@ -27,7 +27,7 @@ from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import WITNESS, Merging, Span
-from parentage.verify.rounding import DTYPES, bits, round_once, rounded
+from parentage.verify.rounding import DTYPES, bits, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
@@ -37,7 +37,7 @@ _EPSILON: Final = 1e-8
 #: Cosines tried to each side of float64's, and ulps of each coefficient.
 _CANDIDATES: Final = 128
 _ULPS: Final = range(-2, 3)
-#: How far a scalar from an fp32 reduction may be from the float64 one (measured up to 4e-3).
+#: How far a coefficient may be from where a cosine in its box puts it (measured up to 5e-3).
 SCALAR_BOX: Final = 1e-2
 
 
@@ -48,6 +48,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         name: (name,) for name in ("parentage-1", "mk-0.1.5", "mk-0.1.4")
     }
     noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5}
+    replay_streams = True
 
     def t(self, name: str) -> Fraction:
         """Return the exact t of a tensor."""
@@ -198,13 +199,19 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         store = self.specs[name].dtype
         if self.deterministic or store not in FLOAT_DTYPES:
             return None
-        c_a, c_b = self.coefficients(name)
-        span = Span(name, start, stop, self.specs[name].shape)
-        a, b = self.parts(span, "parentage-1", scratch)
-        exact = a * c_a + b * c_b
-        # cos within the box moves the coefficients by at most the box, to first order.
-        error = (a.abs().mul_(abs(c_a)) + b.abs().mul_(abs(c_b))).mul_(SCALAR_BOX).add_(2.0**-140)
-        return round_once(exact - error, store), round_once(exact + error, store)
+        cosine = _cosine(**self.found(name, "parentage-1"))
+        ranges = boxes.slerp_ranges(
+            boxes.around(cosine, "F32", self.specs[name].elements), self.t(name)
+        )
+        if ranges is None:
+            return None
+        a, b = self.doubles(name, start, stop, variant, scratch)
+        ends = [boxes.scaled(part, by) for part, by in zip((a, b), ranges, strict=True)]
+        size = a.abs() + b.abs()
+        slack = size * SCALAR_BOX
+        low, high = ends[0][0] + ends[1][0] - slack, ends[0][1] + ends[1][1] + slack
+        compute = self.compute(name)
+        return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
 
 
 def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
@@ -236,10 +243,14 @@ def _length(square: float) -> float:
     return length if length > _EPSILON else 1.0
 
 
+def _cosine(aa: float, bb: float, ab: float) -> float:
+    lengths = math.sqrt(aa) * math.sqrt(bb)
+    return ab / lengths if lengths > 0 else 1.0
+
+
 def coefficients(aa: float, bb: float, ab: float, t: Fraction) -> tuple[float, float]:
     """Return the two coefficients of slerp from <a,a>, <b,b>, <a,b>, rounded to float64."""
-    lengths = math.sqrt(aa) * math.sqrt(bb)
-    cosine = ab / lengths if lengths > 0 else 1.0
+    cosine = _cosine(aa, bb, ab)
     if not abs(cosine) <= THRESHOLD:
         return float(1 - t), float(t)
     with digits():

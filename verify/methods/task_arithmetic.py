@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.merge_steps import TaskArithmetic
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import Ratio, matches, ratio
-from parentage.verify.methods.base import Choice, Scalars
+from parentage.verify.methods import boxes
+from parentage.verify.methods.base import Choice, Interval, Scalars
 from parentage.verify.methods.choosing import decide
 from parentage.verify.methods.masks import Masks, mask_source
 from parentage.verify.methods.merging import Merging, Span
-from parentage.verify.rounding import DTYPES, bits, rounded
+from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
@@ -240,7 +242,9 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
             positive = _added(terms) >= 0
             agrees = [(term > 0) & positive | (term < 0) & ~positive for term in terms]
             terms = [term * agree for term, agree in zip(terms, agrees, strict=True)]
-            divisor = _added([a * w for a, w in zip(agrees, weights, strict=True)]).to(base.dtype)
+            # A boolean times a number would be fp32.
+            shares = [a.to(base.dtype) * w for a, w in zip(agrees, weights, strict=True)]
+            divisor = _added(shares)
             divisor = torch.where(divisor == 0, 1.0, divisor)
         else:
             total = float(sum(ratio(text) for text in self.values(name, "weights")))
@@ -249,6 +253,46 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         if self.step.params.normalize:
             mixed = mixed / divisor.to(mixed.device)
         return base + mixed * self.scale(name)
+
+    def interval(
+        self, name: str, start: int, stop: int, variant: str, scratch: Scratch
+    ) -> Interval | None:
+        """Return what any quotients of L1 norms within their box give, where masks are replayed."""
+        spec, params = self.specs[name], self.step.params
+        known = params.sparsify == "random" and not self.unseeded
+        if self.deterministic or not known or spec.dtype not in FLOAT_DTYPES:
+            return None
+        width = boxes.slack(self._work(name), spec.elements) if params.rescale else 0.0
+        facts = self.found(name, self.bare(variant))
+        parts = self.doubles(name, start, stop, variant, scratch)
+        ends = [
+            boxes.scaled(
+                vector * facts.masks.mask(i, Span(name, start, stop, spec.shape), vector),
+                (scale * (1 - width), scale * (1 + width)),
+            )
+            for i, (vector, scale) in enumerate(zip(self.vectors(parts), facts.scales, strict=True))
+        ]
+        weights = [float(ratio(text)) for text in self.values(name, "weights")]
+        found = boxes.summed(
+            ends,
+            weights,
+            elect=params.elect,
+            normalize=params.normalize,
+            tiny=4 * TINY[self.compute(name)],
+        )
+        if found is None or width >= 0.5:
+            return None
+        base, by = parts[self.base_at], self.scale(name)
+        low, high = boxes.scaled_ends(found[:2], by)
+        return boxes.widened(
+            base + low,
+            base + high,
+            found[2] * abs(by) + base.abs(),
+            steps=2 * len(parts) + 12,
+            compute=self.compute(name),
+            store=spec.dtype,
+            lift=max(1.0, abs(by) / min(1.0, *map(abs, weights))),
+        )
 
     @property
     def exact_is_costly(self) -> bool:
