@@ -25,6 +25,7 @@ from parentage.manifest.merge_steps import Slerp
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.decimals import acos, digits, sin
+from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import WITNESS, Merging, Span
 from parentage.verify.rounding import DTYPES, bits, rounded
