@@ -22,7 +22,7 @@ from parentage.verify.engine import Engine, StepSource, bind, chunks_of
 from parentage.verify.recompute import compare
 from parentage.verify.sources import FileSource, Scratch
 from parentage.verify.verdict import Rung
-from parentage.verify.witness import limit, nudged
+from parentage.verify.witness import Bounds, nudged
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "vectors"))
 from make_parentage_1 import STEPS
@@ -162,8 +162,9 @@ def test_whatever_a_scalar_is_the_output_stays_within_its_interval(
             chosen = {}
             for key, value in exact.items():
                 part = shift or float(torch.rand(1, generator=generator)) * 2 - 1
-                reach = limit(value, method.scalar_dtype(name)) * part
-                chosen[key] = nudged(value + reach, 0, method.scalar_dtype(name))
+                bounds = Bounds(exact, method.scalar_dtype(name), method.noise)
+                reach = bounds.limit(key) * part
+                chosen[key] = nudged(value + reach, 0, bounds.dtype)
             if exact:
                 method.witness[name] = chosen
             variant = made.variant + ("/witness" if exact else "")
