@@ -39,7 +39,7 @@ def below_exact(
         return _chosen(engine, release, step, result)
     if isinstance(method, Scalared) and method.scalars(result.name, result.engine):
         found = _witnessed(engine, release, step, result)
-        if found.rung == Rung.WITNESSED:
+        if found.rung == Rung.WITNESSED or found.outside:
             return found
     if isinstance(method, Chooser) and method.exact_is_costly:
         return _chosen(engine, release, step, result)
@@ -66,6 +66,8 @@ def _witnessed(
                 if search.fits(scalars):
                     result.engine = each
                     return _on_rung_b(result, search.best, search.bounds)
+    if _refuted(engine, release, step, result):
+        return result
     search = searches[0]
     for _ in range(_ROUNDS):
         with torch.inference_mode():
@@ -76,6 +78,16 @@ def _witnessed(
             break
     result.differing = min(result.differing, left.differing)
     return result
+
+
+def _refuted(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> bool:
+    """Say whether no scalars within any bound explain a tensor: far cheaper than a search for them."""
+    found = msgspec.structs.replace(result)
+    if not _in_cell(engine, release, step, found) or found.rung != Rung.REFUTED:
+        return False
+    result.rung, result.outside = found.rung, found.outside
+    result.ambiguous, result.unexplained = found.ambiguous, found.unexplained
+    return True
 
 
 def _bounds(method: Scalared, name: str, variant: str, box: float = witness.BOX) -> witness.Bounds:

@@ -21,7 +21,7 @@ def tree(values: Tensor) -> Tensor:
     width = 1
     while width < values.shape[-1]:
         width *= 2
-    values = pad(values, (0, width - values.shape[-1]))
+    values = _padded(values, width)
     while width > 1:
         width //= 2
         values = values[..., :width] + values[..., width : 2 * width]
@@ -34,7 +34,14 @@ def tree_sum(values: Tensor) -> Tensor:
 
 
 def _block_sums(values: Tensor) -> Tensor:
-    return tree(pad(values, (0, -values.shape[-1] % BLOCK)).reshape(*values.shape[:-1], -1, BLOCK))
+    width = values.shape[-1] + -values.shape[-1] % BLOCK
+    return tree(_padded(values, width).reshape(*values.shape[:-1], -1, BLOCK))
+
+
+def _padded(values: Tensor, width: int) -> Tensor:
+    # torch copies even where nothing is padded.
+    more = width - values.shape[-1]
+    return pad(values, (0, more)) if more else values
 
 
 class RunningSum:

@@ -35,10 +35,19 @@ def sources(tmp_path: Path) -> Any:
     return make
 
 
+#: Ops whose bits are held to other oracles instead: numpy, fractions, the original programs, gguf.
+ELSEWHERE = {
+    *("abliterate/v1", "assemble/v1", "checkpoint_merge/v1", "dora_merge/v1", "join_rows/v1"),
+    *("layout/v1", "quantise_gguf/v1", "quantise_nf4/v1", "quantise_rtn/v1", "running_mean/v1"),
+    *("tie/v1", "vocab_permute/v1", "vocab_resize/v1"),
+}
+
+
 def test_every_op_has_vectors() -> None:
     seen = {case["step"]["op"] for case in CASES.values()}
 
-    assert seen == {kind.__struct_config__.tag for kind in METHODS}
+    assert seen | ELSEWHERE == {kind.__struct_config__.tag for kind in METHODS}
+    assert not seen & ELSEWHERE
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -62,7 +71,7 @@ def test_threads_chunks_and_pieces_do_not_change_a_bit(
     name: str, threads: int, sources: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "CHUNK_BYTES", {2: 8 * 1009, 5: 8 * 77}[threads])
-    for module, key in (("merging", "PIECE"), ("nuslerp", "PIECE"), ("slerp", "_PIECE")):
+    for module, key in (("merging", "PIECE"), ("nuslerp", "PIECE")):
         found = import_module(f"parentage.verify.methods.{module}")
         monkeypatch.setattr(found, key, {2: BLOCK, 5: 2 * BLOCK}[threads])
     case = CASES[name]

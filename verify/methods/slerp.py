@@ -38,6 +38,8 @@ _EPSILON: Final = 1e-8
 #: Cosines tried to each side of float64's, and ulps of each coefficient.
 _CANDIDATES: Final = 128
 _ULPS: Final = range(-2, 3)
+
+Pair = tuple[float, float]
 #: How far a coefficient may be from where a cosine in its box puts it (measured up to 5e-3).
 SCALAR_BOX: Final = 1e-2
 
@@ -127,10 +129,33 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         return {"dot": float(dot.clamp(-1, 1))}
 
     def suggest(self, name: str, variant: str, release: Source) -> Scalars:
-        """Return 0.1.4's coefficients for the cosine, near float64's, that fits a sample best."""
-        n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
-        if variant != "mk-0.1.4" or not n:
+        """Return the scalars, near those of float64, that fit a sample best."""
+        if variant == "parentage-1" or not self.specs[name].elements:
             return {}
+        a, b, found = self._sample(name, variant, release)
+        wide, store = self._wide(name), DTYPES[self.specs[name].dtype]
+        x, y = a.to(wide), b.to(wide)
+
+        def misses(pair: Pair) -> int:
+            got = (x * pair[0]).add_(y * pair[1]).to(a.dtype).to(store)
+            return int((bits(got) != bits(found)).sum())
+
+        known = self.found(name, "parentage-1")
+        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
+        if variant == "mk-0.1.5":
+
+            def by_dot(dot: float) -> int:
+                c_a, c_b = self._mk(name, {"dot": dot})
+                return misses((float(c_a), float(c_b)))
+
+            return {"dot": rounded(_swept(cosine, by_dot), self.scalar_dtype(name))}
+        swept = _swept(cosine, lambda dot: misses(self._coefficients_014(name, dot)))
+        best = min((self._coefficients_014(name, swept), _fitted(a, b, found)), key=misses)
+        c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
+        return {"a": c_a, "b": c_b}
+
+    def _sample(self, name: str, variant: str, release: Source) -> list[Tensor]:
+        n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
         picked: list[list[Tensor]] = [[], [], []]
         for start in range(0, n, max(n // 16, 2048)):
             scratch.reset()
@@ -139,27 +164,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             parts.append(release.read(name, span.start, span.stop, scratch))
             for column, part in zip(picked, parts, strict=True):
                 column.append(part.clone())
-        a, b, found = (torch.cat(column) for column in picked)
-        wide, store = (a.to(torch.float32), b.to(torch.float32)), DTYPES[self.specs[name].dtype]
-
-        def misses(pair: tuple[float, float]) -> int:
-            got = (wide[0] * pair[0]).add_(wide[1] * pair[1]).to(a.dtype).to(store)
-            return int((bits(got) != bits(found)).sum())
-
-        best = min((self._along(name, misses), _fitted(a, b, found)), key=misses)
-        c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
-        return {"a": c_a, "b": c_b}
-
-    def _along(
-        self, name: str, misses: Callable[[tuple[float, float]], int]
-    ) -> tuple[float, float]:
-        """Return the coefficients of the cosine that misses least, first in wide steps, then in small."""
-        known = self.found(name, "parentage-1")
-        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
-        for step in (2.0**-17, 2.0**-24):
-            around = [cosine + n * step for n in range(-_CANDIDATES, _CANDIDATES + 1)]
-            cosine = min(around, key=lambda c: misses(self._coefficients_014(name, c)))
-        return self._coefficients_014(name, cosine)
+        return [torch.cat(column) for column in picked]
 
     def _coefficients_014(self, name: str, dot: float) -> tuple[float, float]:
         t = float(self.t(name))
@@ -213,6 +218,20 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         low, high = ends[0][0] + ends[1][0] - slack, ends[0][1] + ends[1][1] + slack
         compute = self.compute(name)
         return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
+
+
+def _swept(cosine: float, misses: Callable[[float], int]) -> float:
+    """Return the cosine that misses least: the nearest of them, first in wide steps, then in small."""
+    for step in (2.0**-17, 2.0**-24):
+        around = [cosine + sign * n * step for n in range(_CANDIDATES) for sign in (1, -1)]
+        best, least = cosine, misses(cosine)
+        for candidate in around:
+            if not least:
+                return best
+            if (found := misses(candidate)) < least:
+                best, least = candidate, found
+        cosine = best
+    return cosine
 
 
 def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
