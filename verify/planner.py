@@ -125,7 +125,7 @@ def _read_by(
         return
     for origin in source.inputs.values():
         if name not in origin.specs:
-            continue  # it reads other tensors, and does not say which
+            continue  # it reads other tensors and does not say which: those are not read ahead
         elements = origin.specs[name].units
         whole = not isinstance(source.method, _ELEMENTWISE)
         yield (origin, name, 0, elements) if whole else (origin, name, start, stop)

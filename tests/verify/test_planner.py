@@ -118,10 +118,12 @@ CHAIN = [
 SLERP = {"id": "s", "op": "slerp/v1", "inputs": ["a", "b"], "params": {"t": "0.3"}, "arithmetic": {"profile": "parentage-1"}}  # fmt: skip
 LAYERS = {"id": "s", "op": "layer_select/v1", "inputs": ["a"], "params": {"prefix": "l.", "slices": [{"input": "a", "start": 1, "end": 2}]}}  # fmt: skip
 LORA = {"id": "s", "op": "lora_merge/v1", "inputs": ["a", "d"], "params": {"alpha": "4"}, "arithmetic": {"profile": "parentage-1"}}  # fmt: skip
+DORA = {**LORA, "op": "dora_merge/v1"}
 
 
 @pytest.mark.parametrize(
-    "steps", [[TIES], [SLERP], [LAYERS], [LORA], CHAIN, [*CHAIN, {**SLERP, "inputs": ["z", "b"]}]]
+    "steps",
+    [[TIES], [SLERP], [LAYERS], [LORA], [DORA], CHAIN, [*CHAIN, {**SLERP, "inputs": ["z", "b"]}]],
 )
 def test_a_task_reads_nothing_that_it_does_not_declare(
     source: Any, world: World, steps: list[Any]
@@ -139,7 +141,9 @@ def test_a_task_reads_nothing_that_it_does_not_declare(
         "base_model.model.w.lora_A.weight": torch.randn(4, 700, generator=generator),
         "base_model.model.w.lora_B.weight": torch.randn(512, 4, generator=generator),
     }
-    if steps == [LORA]:
+    if steps == [DORA]:
+        plain["d"]["base_model.model.w.lora_magnitude_vector"] = torch.ones(512)
+    if steps in ([LORA], [DORA]):
         plain["a"] = {"w.weight": plain["a"]["w"]}
     used = {i for s in steps for i in s["inputs"]} & set(plain)
     watched = {name: Watched(source(plain[name])) for name in sorted(used)}

@@ -133,6 +133,15 @@ class Adapter:
             exact = Decimal(alpha.numerator) / Decimal(alpha.denominator) / Decimal(rank).sqrt()
             return float(exact)
 
+    def reads(self, name: str, start: int, stop: int) -> list[tuple[Source, str, int, int]]:
+        """Return the base's elements, and at most all of what the adapter has for the tensor."""
+        found: list[tuple[Source, str, int, int]] = [(self.base, name, start, stop)]
+        pair = self.pairs.get(name)
+        for factor in (pair.a, pair.b, pair.magnitude) if pair else ():
+            if factor:
+                found.append((self.source, factor, 0, self.source.specs[factor].elements))
+        return found
+
     def factors(
         self, name: str, start: int, stop: int, scratch: Scratch
     ) -> tuple[Tensor, Tensor, slice]:

@@ -103,6 +103,11 @@ class DoraMethod:
             out = (factor.view(-1, 1) * v).reshape(-1).to(DTYPES[store])
         return out[start - begin : stop - begin]
 
+    def reads(self, name: str, start: int, stop: int) -> list[tuple[Source, str, int, int]]:
+        """Return whole rows of the base, and the adapter's factors and magnitudes."""
+        elements = self._base.specs[name].elements
+        return self._adapter.reads(name, 0, elements)
+
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
     ) -> Interval | None:

@@ -67,6 +67,10 @@ class LoraMethod:
         delta = delta.to(DTYPES[self._through(name, variant)]).to(torch.float32)
         return (base.to(torch.float32) + delta).to(DTYPES[store])
 
+    def reads(self, name: str, start: int, stop: int) -> list[tuple[Source, str, int, int]]:
+        """Return the base's elements, and both factors."""
+        return self._adapter.reads(name, start, stop)
+
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
     ) -> Interval | None:
