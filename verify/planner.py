@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
+from parentage.manifest.tensor import TensorSpec
 from parentage.verify.engine import CHUNK_BYTES, Chunk, StepSource, chunks_of
 from parentage.verify.methods.base import Method, Reading
 from parentage.verify.methods.cast import CastMethod
@@ -53,16 +53,16 @@ class Read(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         """Return the bytes of the range."""
-        return (self.stop - self.start) * self._bits // 8
+        return (self.stop - self.start) * self._unit
 
     @property
-    def _bits(self) -> int:
-        return DTYPE_BITS[self.source.specs[self.name].dtype]
+    def _unit(self) -> int:
+        return self.source.specs[self.name].unit
 
     def will_need(self) -> None:
         """Have the system read the range, or its beginning if it is long."""
         tensor = self.source.model.tensors[self.name]
-        start = tensor.start + self.start * self._bits // 8
+        start = tensor.start + self.start * self._unit
         self.source.model.file_of(tensor).will_need(start, min(self.nbytes, _AHEAD_BYTES))
 
 
@@ -99,7 +99,7 @@ def chunks_in(spec: TensorSpec, task: Task) -> Iterator[Chunk]:
 
 def size_of(spec: TensorSpec, task: Task) -> int:
     """Return the bytes that a task's range takes in the release."""
-    return (task.stop - task.start) * DTYPE_BITS[spec.dtype] // 8
+    return (task.stop - task.start) * spec.unit
 
 
 def reads(source: Source, name: str, start: int, stop: int) -> list[Read]:

@@ -73,4 +73,6 @@ def test_arc_cosine(x: float) -> None:
 def test_ends(function: Any, given_: list[float], expected: list[float]) -> None:
     got = function(torch.tensor(given_, dtype=torch.float64))
 
-    assert torch.equal(got.nan_to_num(nan=-7), torch.tensor(expected).double().nan_to_num(nan=-7))
+    assert torch.equal(
+        got.nan_to_num(nan=-7), torch.tensor(expected, dtype=torch.float64).nan_to_num(nan=-7)
+    )
