@@ -33,6 +33,29 @@ def test_mergekit_014_reaches_its_rung(models: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "case", ["ties", "ties-fp32", "ties-far", "breadcrumbs", "breadcrumbs_ties"]
+)
+def test_without_a_sort_they_reach_rung_c(models: Path, case: str) -> None:
+    found = results(models, "0.1.5", case, rung="C")
+
+    assert {str(r.rung) for r in found} <= {"A", "C"}, [r for r in found if r.rung == "?"][:3]
+    assert any(r.rung == "C" for r in found)
+
+
+@pytest.mark.parametrize(
+    ("case", "old", "new"),
+    [
+        ("ties", "density: [0.2, 0.8]", "density: [0.21, 0.8]"),
+        ("breadcrumbs", "density: 0.4", "density: 0.41"),
+    ],
+)
+def test_a_false_density_is_refuted_at_rung_c(models: Path, case: str, old: str, new: str) -> None:
+    found = results(models, "0.1.5", case, rung="C", edit=lambda text: text.replace(old, new))
+
+    assert "refuted" in {str(r.rung) for r in found}
+
+
+@pytest.mark.parametrize(
     ("case", "old", "new"),
     [
         ("linear", "0.6", "0.61"),

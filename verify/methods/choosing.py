@@ -14,7 +14,8 @@ from parentage.verify.rounding import bits
 #: Inputs whose masks may be open at once: 2^n values are tried for an open element.
 _MAX_OPEN: Final = 6
 
-Value = Callable[[Tensor, Sequence[Tensor]], Tensor]
+Index = Tensor | slice
+Value = Callable[[Index, Sequence[Tensor]], Tensor]
 
 
 def decide(states: Sequence[tuple[Tensor, Tensor]], found: Tensor, value: Value) -> Choice | None:
@@ -27,29 +28,35 @@ def decide(states: Sequence[tuple[Tensor, Tensor]], found: Tensor, value: Value)
     """
     if len(states) > _MAX_OPEN:
         return None
-    everything = torch.arange(found.numel(), device=found.device)
-    first = value(everything, [sure | tied for sure, tied in states])
+    first = value(slice(None), [sure | tied for sure, tied in states])
     inside = bits(first) == bits(found)
+    sure = torch.stack([sure for sure, _ in states])
     tied = torch.stack([tied for _, tied in states])
     open_ = tied.any(dim=0)
-    sure = torch.stack([sure for sure, _ in states])
     least, most = sure.sum(dim=1), sure.sum(dim=1)
-    gap = torch.where(inside, 0.0, (first.double() - found.double()).abs())
     at = open_.nonzero().squeeze(1)
+    distance = 0.0
     if at.numel():
         fits, near, masks = _tried(
             sure[:, at], tied[:, at], found[at], lambda kept: value(at, kept)
         )
         inside[at] = fits.any(dim=0)
-        gap[at] = near
         stays = torch.stack([(fits & masks[:, i]).any(dim=0) for i in range(len(states))])
         leaves = torch.stack([(fits & ~masks[:, i]).any(dim=0) for i in range(len(states))])
         open_here = tied[:, at]
         most = most + (stays & open_here).sum(dim=1)
         least = least + (stays & ~leaves & open_here).sum(dim=1)
-    distance = float(torch.where(inside, 0.0, gap).nan_to_num(nan=1.0, posinf=1.0).sum())
-    distance += 1e-30 * int((~inside).sum())
+        distance += _total(near[~inside[at]])
+    outside = ~inside
+    if bool(outside.any()):
+        far = (outside & ~open_).nonzero().squeeze(1)
+        distance += _total((first[far].double() - found[far].double()).abs())
+        distance += 1e-30 * int(outside.sum())
     return Choice(inside, open_, least.tolist(), most.tolist(), distance)
+
+
+def _total(gaps: Tensor) -> float:
+    return float(gaps.nan_to_num(nan=1.0, posinf=1.0).sum())
 
 
 def _tried(

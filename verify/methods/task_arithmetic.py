@@ -203,11 +203,10 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         sparse.mul_(weights)
         if self.step.params.elect:
             positive = sparse.sum(dim=0) >= 0
-            sign = torch.where(positive, 1.0, -1.0).to(sparse.dtype)
-            agrees = sparse.sign() == sign
+            agrees = torch.where(positive, sparse > 0, sparse < 0)
             total = (sparse * agrees).sum(dim=0)
             divisor = (weights * agrees).sum(dim=0)
-            divisor[divisor == 0] = 1
+            divisor.masked_fill_(divisor == 0, 1)
         else:
             total, divisor = sparse.sum(dim=0), weights.sum(dim=0)
             divisor[divisor.abs() < 1e-8] = 1
@@ -312,14 +311,24 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         scales = [scalars.get(f"scale.{i}", 1.0) for i in range(len(vectors))]
         store = DTYPES[self.specs[name].dtype]
         at = slice(start - span.start, stop - span.start)
-        states = [(sure[at], tied[at]) for sure, tied in states]
         base, vectors = base[at], [vector[at] for vector in vectors]
+        # An element of 0 is the same kept or dropped: it is free in number, and open in nothing.
+        nothing = [
+            tied[at] & (vector == 0) for (_, tied), vector in zip(states, vectors, strict=True)
+        ]
+        states = [
+            (sure[at], tied[at] & ~zero) for (sure, tied), zero in zip(states, nothing, strict=True)
+        ]
 
-        def value(index: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        def value(index: Tensor | slice, kept: Sequence[Tensor]) -> Tensor:
             picked = [vector[index] for vector in vectors]
             return self.mixed(name, base[index], picked, kept, scales).to(store)
 
-        return decide(states, found, value)
+        choice = decide(states, found, value)
+        if choice is not None:
+            free = [int(zero.sum()) for zero in nothing]
+            choice.most = [most + more for most, more in zip(choice.most, free, strict=True)]
+        return choice
 
     def allowed(self, name: str, index: int) -> tuple[float, float]:
         """Return how many elements of a mask stay: exactly so many, or within five deviations."""
