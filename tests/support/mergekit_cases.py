@@ -393,6 +393,7 @@ WEAKER: dict[str, str] = {
     "model_stock-fp32-threads": "B",
     "arcee_fusion": "B",
     "arcee_fusion-fp32": "B",
+    "slerp-far": "B",
     "slerp-wide": "B",
     "slerp-far-threads": "B",
     "slerp-wide-threads": "B",
