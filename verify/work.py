@@ -173,7 +173,7 @@ class Threads:
                 yield task, [part for _ in range(count) for part in next(results)]
 
     def _read_ahead(self, source: StepSource, task: Task) -> None:
-        """Let the disk work while the threads compute: cold files, a tenth faster (docs/execution.md)."""
+        """Let the disk work while the threads compute."""
         for origin in (source, self.scene.release):
             if task.name in origin.specs:
                 for read in planner.reads(origin, task.name, task.start, task.stop):
