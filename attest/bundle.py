@@ -1,6 +1,6 @@
-"""Sigstore bundles v0.3 with one DSSE envelope and exactly one signature, by a key.
+"""Sigstore bundles v0.3 with one DSSE envelope and exactly one signature.
 
-Closed: an unknown field is an error. Keyless and certificate bundles are not read here yet.
+Closed: an unknown field is an error. How the signature is checked is material.py's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from parentage.attest import material
 from parentage.attest.envelope import PAYLOAD_TYPE, pae, strict_b64decode
+from parentage.attest.material import KeyHint, Material, fields
 from parentage.manifest import canonical
 from parentage.manifest.errors import BundleError, JsonError
 
@@ -23,7 +25,6 @@ MODEL_SIG: Final = "model.sig"
 CLAIMS: Final = ".parentage/claims.jsonl"
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BUNDLE: Final = 64 << 20
-_IGNORED_MATERIAL: Final = {"tlogEntries", "timestampVerificationData"}
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -32,14 +33,21 @@ class Bundle(msgspec.Struct, frozen=True):
     Attributes:
         payload: exact bytes that were signed.
         payload_type: always in-toto here.
-        signature: DER ECDSA.
-        hint: which key, as the bundle says.
+        signature: as its algorithm writes it; DER for ECDSA.
+        material: how it is checked, as the bundle says.
+        data: the bundle itself.
     """
 
     payload: bytes
     payload_type: str
     signature: bytes
-    hint: str
+    material: Material
+    data: bytes
+
+    @property
+    def hint(self) -> str:
+        """Which key, as the bundle says; empty where it is no key's."""
+        return self.material.kind.hint if isinstance(self.material.kind, KeyHint) else ""
 
     @property
     def signed_bytes(self) -> bytes:
@@ -57,13 +65,13 @@ def parse(data: bytes, where: str) -> Bundle:
         document = canonical.loads(data, where=where, max_bytes=MAX_BUNDLE)
     except JsonError as error:
         raise BundleError(f"bundle: {error.what}", where=where, found=error.found) from error
-    top = _object(document, where, {"mediaType", "verificationMaterial", "dsseEnvelope"})
+    top = fields(document, where, ("mediaType", "verificationMaterial", "dsseEnvelope"))
     if top["mediaType"] != MEDIA_TYPE:
         raise BundleError(
             "bundle of another type", where=where, expected=MEDIA_TYPE, found=str(top["mediaType"])
         )
-    envelope = _object(
-        top["dsseEnvelope"], f"{where}: dsseEnvelope", {"payload", "payloadType", "signatures"}
+    envelope = fields(
+        top["dsseEnvelope"], f"{where}: dsseEnvelope", ("payload", "payloadType", "signatures")
     )
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise BundleError(
@@ -78,14 +86,15 @@ def parse(data: bytes, where: str) -> Bundle:
         raise BundleError(
             "bundle must have exactly one signature", where=where, expected="1", found=str(count)
         )
-    signature = _object(signatures[0], f"{where}: signature", {"sig"}, optional={"keyid"})
+    signature = fields(signatures[0], f"{where}: signature", ("sig",), optional=("keyid",))
     if not isinstance(signature.get("keyid", ""), str | None):
         raise BundleError("keyid is not text", where=where)
     return Bundle(
         payload=strict_b64decode(envelope["payload"], f"{where}: payload"),
         payload_type=PAYLOAD_TYPE,
         signature=strict_b64decode(signature["sig"], f"{where}: sig"),
-        hint=_hint(top["verificationMaterial"], f"{where}: verificationMaterial"),
+        material=material.parse(top["verificationMaterial"], f"{where}: verificationMaterial"),
+        data=data,
     )
 
 
@@ -102,40 +111,3 @@ def build(payload: bytes, signer: Signer) -> bytes:
         },
     }
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _hint(material: object, where: str) -> str:
-    found = _object(
-        material,
-        where,
-        set(),
-        optional={"publicKey", "certificate", "x509CertificateChain"} | _IGNORED_MATERIAL,
-    )
-    if "publicKey" not in found:
-        raise BundleError(
-            "bundle is not signed with a key",
-            where=where,
-            expected="publicKey (certificates and keyless are not read yet)",
-            found=", ".join(sorted(found.keys() - _IGNORED_MATERIAL)) or "nothing",
-        )
-    hint = _object(found["publicKey"], f"{where}: publicKey", {"hint"})["hint"]
-    if not isinstance(hint, str):
-        raise BundleError("key hint is not text", where=where, found=type(hint).__name__)
-    return hint
-
-
-def _object(
-    value: object, where: str, required: set[str], *, optional: set[str] | None = None
-) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise BundleError("not a JSON object", where=where, found=type(value).__name__)
-    unknown = sorted(value.keys() - required - (optional or set()))
-    missing = sorted(required - value.keys())
-    if unknown or missing:
-        raise BundleError(
-            "unknown field in bundle" if unknown else "field missing in bundle",
-            where=where,
-            expected=", ".join(sorted(required)),
-            found=", ".join(unknown or missing),
-        )
-    return value

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.statement import Subject, build_statement
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust
 from parentage.manifest import lineage as lineages
 from parentage.manifest import table
 from parentage.manifest.errors import (
@@ -42,7 +42,7 @@ def lineage_statement(oms: Opened, tensors_sha256: str, predicate: Lineage) -> b
     return build_statement(subjects(oms, tensors_sha256), LINEAGE, lineages.to_document(predicate))
 
 
-def find_lineage(files: FileSet, oms: Opened, trust: TrustedKeys) -> tuple[Lineage, int]:
+def find_lineage(files: FileSet, oms: Opened, trust: Trust) -> tuple[Lineage, int]:
     """Return the one lineage by the signer of `oms`, and how many other lines were passed over.
 
     Raises:
@@ -63,7 +63,7 @@ def find_lineage(files: FileSet, oms: Opened, trust: TrustedKeys) -> tuple[Linea
         except (MalformedError, SignatureError):
             ignored += 1
             continue
-        same_signer = opened.signer.fingerprint == oms.signer.fingerprint
+        same_signer = opened.signer == oms.signer
         if opened.statement.predicate_type != LINEAGE or not same_signer:
             ignored += 1
             continue

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from parentage.attest import bundle
-from parentage.attest.keys import PublicKey
+from parentage.attest.identity import Identity
 from parentage.attest.statement import Statement, parse_statement
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -16,15 +16,15 @@ class Opened(msgspec.Struct, frozen=True):
     Attributes:
         payload: the signed bytes.
         statement: parsed from them.
-        signer: the trusted key that signed.
+        signer: who signed, and is trusted.
     """
 
     payload: bytes
     statement: Statement
-    signer: PublicKey
+    signer: Identity
 
 
-def open_bundle(data: bytes, trust: TrustedKeys, where: str) -> Opened:
+def open_bundle(data: bytes, trust: Trust, where: str) -> Opened:
     """Verify a bundle and hand over its statement.
 
     Raises:
@@ -34,9 +34,7 @@ def open_bundle(data: bytes, trust: TrustedKeys, where: str) -> Opened:
     """
     # (1) parse the bundle: closed format, one signature, our payload type
     parsed = bundle.parse(data, where)
-    # (2) choose the key from the trust list; the hint only selects, it proves nothing
-    key = trust.find(parsed.hint, where)
-    # (3) verify over the pre-authentication encoding of the exact bytes
-    key.verify(parsed.signature, parsed.signed_bytes)
-    # (4) only now look at the payload
-    return Opened(parsed.payload, parse_statement(parsed.payload, where), key)
+    # (2) find out who signed the pre-authentication encoding of the exact bytes, and that we trust them
+    signer = trust.check(parsed, where)
+    # (3) only now look at the payload
+    return Opened(parsed.payload, parse_statement(parsed.payload, where), signer)

@@ -9,10 +9,11 @@ import msgspec
 
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
+from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
 from parentage.attest.signer import Signer
 from parentage.attest.statement import Subject
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust
 from parentage.manifest import atomic, canonical, lineage, table
 from parentage.manifest.errors import FileSetError, MalformedError, SignatureError, UsageError
 from parentage.manifest.files import FileSet, open_files
@@ -30,20 +31,20 @@ class Signed(msgspec.Struct, frozen=True):
     Attributes:
         lineage: the predicate that is now signed.
         oms_root: digest of the OMS statement's subject.
-        fingerprint: of the signing key.
+        signer: who signed.
         files: how many files the signature covers.
     """
 
     lineage: Lineage
     oms_root: str
-    fingerprint: str
+    signer: Identity
     files: int
 
 
 def sign_release(
     model: Path,
     signer: Signer,
-    trust: TrustedKeys,
+    trust: Trust,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -87,9 +88,7 @@ def sign_release(
     atomic.write_bytes(model / CLAIMS, kept + line.rstrip(b"\n") + b"\n")
     atomic.write_bytes(model / MODEL_SIG, signature)
     (model / DRAFT).unlink()
-    return Signed(
-        predicate, opened.statement.subjects[0].sha256, opened.signer.fingerprint, len(names)
-    )
+    return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer, len(names))
 
 
 def _read_draft(files: FileSet) -> tuple[Lineage, Table]:
@@ -129,7 +128,7 @@ def _refuse_links(model: Path, files: FileSet) -> None:
             )
 
 
-def _other_claims(files: FileSet, trust: TrustedKeys, about: tuple[Subject, ...]) -> bytes:
+def _other_claims(files: FileSet, trust: Trust, about: tuple[Subject, ...]) -> bytes:
     """Keep every line but this signer's lineage of the same subjects, which the new one replaces."""
     if CLAIMS not in files.files:
         return b""
@@ -140,7 +139,7 @@ def _other_claims(files: FileSet, trust: TrustedKeys, about: tuple[Subject, ...]
     return b"".join(kept)
 
 
-def _replaced(line: bytes, trust: TrustedKeys, about: tuple[Subject, ...]) -> bool:
+def _replaced(line: bytes, trust: Trust, about: tuple[Subject, ...]) -> bool:
     try:
         statement = open_bundle(line, trust, CLAIMS).statement
     except (MalformedError, SignatureError):

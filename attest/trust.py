@@ -1,15 +1,33 @@
-"""Whom we believe. An empty list believes nobody and is an error, never a pass."""
+"""Whom we believe. An empty list believes nobody and is an error, never a pass.
+
+To add a way to trust: a class with `Trust`'s method, given to `AnyOf` with the kind that it checks.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from parentage.attest.bundle import Bundle
+from parentage.attest.identity import Identity, KeyIdentity
 from parentage.attest.keys import PublicKey
+from parentage.attest.material import Chain, KeyHint, Leaf
 from parentage.manifest.errors import SignatureError, UsageError
+
+
+class Trust(Protocol):
+    """A way to find out who signed a bundle, or that nobody trusted did."""
+
+    def check(self, bundle: Bundle, where: str) -> Identity:
+        """Verify the bundle's signature and return by whom it is.
+
+        Raises:
+            SignatureError: by nobody who is trusted here, or it does not verify.
+        """
 
 
 class TrustedKeys(msgspec.Struct, frozen=True):
@@ -25,6 +43,18 @@ class TrustedKeys(msgspec.Struct, frozen=True):
         """Refuse an empty list."""
         if not self.keys:
             raise UsageError("an empty trust list trusts nobody", hint="--key release.pub")
+
+    def check(self, bundle: Bundle, where: str) -> KeyIdentity:
+        """Verify with the trusted key that the hint selects.
+
+        Raises:
+            SignatureError: no trusted key has the hint, no key signed, or it does not verify.
+        """
+        if not isinstance(bundle.material.kind, KeyHint):
+            raise not_trusted(bundle, where, "a signature by a key")
+        key = self.find(bundle.material.kind.hint, where)
+        key.verify(bundle.signature, bundle.signed_bytes)
+        return KeyIdentity(key.fingerprint)
 
     def find(self, hint: str, where: str) -> PublicKey:
         """Return the trusted key that a bundle's hint names.
@@ -49,3 +79,50 @@ def _spellings(key: PublicKey) -> set[str]:
     der = load_pem_public_key(key.pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     digest = hashlib.sha256(der).digest()
     return {key.fingerprint, digest.hex(), base64.b64encode(digest).decode()}
+
+
+class AnyOf(msgspec.Struct, frozen=True):
+    """Several ways to trust, at most one for each kind of bundle.
+
+    Attributes:
+        keys: for bundles by a key.
+        chains: for bundles with a certificate chain.
+        keyless: for bundles with a keyless certificate.
+    """
+
+    keys: Trust | None = None
+    chains: Trust | None = None
+    keyless: Trust | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to trust nobody."""
+        if self.keys is None and self.chains is None and self.keyless is None:
+            raise UsageError("an empty trust list trusts nobody", hint="--key release.pub")
+
+    def check(self, bundle: Bundle, where: str) -> Identity:
+        """Verify as the bundle's kind demands."""
+        kinds = {KeyHint: self.keys, Chain: self.chains, Leaf: self.keyless}
+        trust = kinds[type(bundle.material.kind)]
+        if trust is None:
+            ways = {"key": self.keys, "certificate": self.chains, "keyless": self.keyless}
+            given = ", ".join(name for name, way in ways.items() if way is not None)
+            raise not_trusted(bundle, where, f"a signature by {given}")
+        return trust.check(bundle, where)
+
+
+def not_trusted(bundle: Bundle, where: str, expected: str) -> SignatureError:
+    """Return the error for a bundle of a kind that nobody is trusted for."""
+    found = {KeyHint: "by a key", Chain: "with a certificate chain", Leaf: "keyless"}
+    hints = {
+        KeyHint: "--key release.pub",
+        Chain: "--ca root.pem",
+        Leaf: "--identity WHO --issuer URL",
+    }
+    kind = type(bundle.material.kind)
+    return SignatureError(
+        "signed in a way that nothing trusted covers",
+        where=where,
+        expected=expected,
+        found=f"a signature {found[kind]}",
+        hint=hints[kind],
+    )

@@ -15,7 +15,7 @@ from parentage.attest.bundle import MODEL_SIG
 from parentage.attest.claims import find_lineage, subjects
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.statement import Subject
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust
 from parentage.manifest import digest, table
 from parentage.manifest.errors import (
     CannotRunError,
@@ -31,8 +31,7 @@ from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
 from parentage.verify import parents as parenthood
-from parentage.verify.report import Report
-from parentage.verify.report import Signer as SignedBy
+from parentage.verify.report import Report, signed_by
 from parentage.verify.verdict import Finding, Verdict
 from parentage.verify.way import Way
 
@@ -104,7 +103,7 @@ class Seen(msgspec.Struct):
 def verify(
     release: Path,
     *,
-    trust: TrustedKeys,
+    trust: Trust,
     parents: Sequence[tuple[str | None, Path]] = (),
     against: Sequence[Path] = (),
     demands: Demands | None = None,
@@ -129,7 +128,7 @@ def verify(
 def verify_part(
     release: Path,
     *,
-    trust: TrustedKeys,
+    trust: Trust,
     parents: Sequence[tuple[str | None, Path]] = (),
     against: Sequence[Path] = (),
     demands: Demands | None = None,
@@ -173,7 +172,7 @@ def verify_part(
 
 def examination(
     release: Path,
-    trust: TrustedKeys,
+    trust: Trust,
     demands: Demands,
     history: Callable[[State, Seen], None],
 ) -> Report:
@@ -210,7 +209,7 @@ def examination(
 def _examine(
     state: State,
     files: FileSet,
-    trust: TrustedKeys,
+    trust: Trust,
     stack: ExitStack,
     history: Callable[[State, Seen], None],
 ) -> None:
@@ -268,7 +267,7 @@ def _beside_the_tensors(model: Model) -> list[str]:
     return notes
 
 
-def _open_claims(state: State, files: FileSet, trust: TrustedKeys) -> tuple[Opened, Lineage]:
+def _open_claims(state: State, files: FileSet, trust: Trust) -> tuple[Opened, Lineage]:
     if MODEL_SIG not in files.files:  # (0)
         raise UnsignedError(
             "no signature here",
@@ -284,7 +283,7 @@ def _open_claims(state: State, files: FileSet, trust: TrustedKeys) -> tuple[Open
             expected=oms.PREDICATE,
             found=signature.statement.predicate_type,
         )
-    state.report.signer = SignedBy(key_sha256=signature.signer.fingerprint)
+    state.report.signer = signed_by(signature.signer)
     lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
     if ignored:
         state.not_checked.append(

@@ -79,9 +79,7 @@ def _open(path: Path, seen: Seen, verifiers: TrustedKeys) -> Part:
     if len(data) > MAX_PART:
         raise PartError("partial result too large", where=str(path))
     try:
-        return open_part(
-            data, str(path), verifiers, seen.subjects(), seen.signature.signer.fingerprint
-        )
+        return open_part(data, str(path), verifiers, seen.subjects(), seen.signature.signer)
     except (MalformedError, SignatureError) as error:
         # About the part, not about the release: this refutes nothing.
         raise PartError(

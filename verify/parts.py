@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from parentage.attest.bundle import build
+from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
 from parentage.attest.signer import Signer
 from parentage.attest.statement import Subject, build_statement
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust
 from parentage.manifest.digest import Profile
 from parentage.manifest.errors import PartError, SignatureError
 from parentage.manifest.lineage import NAMESPACE
@@ -105,9 +106,9 @@ def sign(part: Part, subjects: Sequence[Subject], signer: Signer) -> bytes:
 def open_part(
     data: bytes,
     where: str,
-    verifiers: TrustedKeys,
+    verifiers: Trust,
     subjects: Sequence[Subject],
-    publisher: str,
+    publisher: Identity,
 ) -> Part:
     """Verify a signed part and read it.
 
@@ -116,7 +117,7 @@ def open_part(
         where: its name.
         verifiers: whose parts are believed.
         subjects: of the release's lineage; the part must be about the same.
-        publisher: fingerprint of the key that signed the release.
+        publisher: who signed the release.
 
     Raises:
         SignatureError: by another key, by the publisher's, or it does not verify.
@@ -124,12 +125,12 @@ def open_part(
         BundleError, StatementError: it is no signed statement.
     """
     opened = open_bundle(data.removesuffix(b"\n"), verifiers, where)
-    if opened.signer.fingerprint == publisher:
+    if opened.signer == publisher:
         raise SignatureError(
             "the publisher can't verify its own release",
             where=where,
             expected="a key that did not sign the release",
-            found=publisher,
+            found=str(publisher),
         )
     if opened.statement.predicate_type != PARTIAL:
         raise PartError(

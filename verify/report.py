@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from parentage.attest.identity import ChainIdentity, Identity, KeyIdentity, KeylessIdentity
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
@@ -39,12 +40,32 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Who signed.
 
     Attributes:
-        key_sha256: fingerprint of the public key (SHA-256 of its PEM form).
-        method: "key".
+        method: "key", "certificate" or "keyless".
+        key_sha256: of a key: SHA-256 of its PEM form.
+        subject: of a certificate.
+        certificate_sha256: of a certificate: SHA-256 of its DER form.
+        identity, issuer: of a keyless signature.
     """
 
-    key_sha256: str
     method: str = "key"
+    key_sha256: str = ""
+    subject: str = ""
+    certificate_sha256: str = ""
+    identity: str = ""
+    issuer: str = ""
+
+
+def signed_by(who: Identity) -> Signer:
+    """Return an identity as reports show it."""
+    match who:
+        case KeyIdentity():
+            return Signer(key_sha256=who.fingerprint)
+        case ChainIdentity():
+            return Signer(
+                method="certificate", subject=who.subject, certificate_sha256=who.fingerprint
+            )
+        case KeylessIdentity():
+            return Signer(method="keyless", identity=who.identity, issuer=who.issuer)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -162,10 +183,18 @@ def _finding(found: Finding, mark: str) -> list[str]:
     return lines
 
 
+def _who(signer: Signer) -> str:
+    if signer.method == "key":
+        return f"key {signer.key_sha256[:16]}…"
+    if signer.method == "certificate":
+        return f"certificate {printable(signer.subject)} ({signer.certificate_sha256[:16]}…)"
+    return f"{printable(signer.identity)} by {printable(signer.issuer)}"
+
+
 def _facts(report: Report) -> list[str]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
-        facts.append(("signed by", f"key {report.signer.key_sha256[:16]}…"))
+        facts.append(("signed by", _who(report.signer)))
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     cover = report.coverage
     if cover.files:

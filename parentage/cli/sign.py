@@ -40,13 +40,13 @@ def command(
     result = {
         "modelSig": str(model / "model.sig"),
         "omsRoot": signed.oms_root,
-        "keySha256": signed.fingerprint,
+        "keySha256": key.public.fingerprint,
         "files": signed.files,
         "root": dict(signed.lineage.weights.root),
     }
     if as_json:
         emit(result)
         return 0
-    click.echo(f"signed {signed.files} files with key {signed.fingerprint[:16]}…")
+    click.echo(f"signed {signed.files} files with {str(signed.signer)[:20]}…")
     click.echo(f"next   parentage verify {model} --key {key_path.with_suffix('.pub')}")
     return 0

@@ -78,10 +78,14 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "unknown-material": (edited("verificationMaterial", "extra", value=1), "unknown field"),
     "no-envelope": (edited("dsseEnvelope", drop=True), "field missing"),
     "envelope-list": (edited("dsseEnvelope", value=[]), "not a JSON object"),
-    "no-key": (edited("verificationMaterial", "publicKey", drop=True), "not signed with a key"),
+    "no-key": (edited("verificationMaterial", "publicKey", drop=True), "in one way"),
+    "two-ways": (
+        edited("verificationMaterial", "certificate", value={"rawBytes": "AA=="}),
+        "in one way",
+    ),
     "certificate": (
         edited("verificationMaterial", value={"certificate": {"rawBytes": ""}}),
-        "not signed with a key",
+        "part of this size",
     ),
     "hint-number": (
         edited("verificationMaterial", "publicKey", "hint", value=5),

