@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from parentage.manifest.errors import ParentageError
     from parentage.manifest.recipe import Recipe
     from parentage.manifest.recipe import load as load_recipe
-    from parentage.verify.check import Demands, verify_part
     from parentage.verify.check import verify as verify_release
+    from parentage.verify.check import verify_part
+    from parentage.verify.demands import Demands
     from parentage.verify.identify import identify
     from parentage.verify.join import join as join_parts
     from parentage.verify.produce import merge
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Demands": "verify.check",
+    "Demands": "verify.demands",
     "KeySigner": "attest.signer",
     "ParentageError": "manifest.errors",
     "PrivateKey": "attest.keys",

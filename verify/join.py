@@ -16,12 +16,13 @@ from parentage.manifest.errors import (
     UsageError,
 )
 from parentage.manifest.steps import DECLARED, Step
-from parentage.verify.check import Demands, Seen, State, examination, take
+from parentage.verify.demands import Demands
+from parentage.verify.examination import Seen, State, examination, take
 from parentage.verify.report import Report, StepReport
 from parentage.verify.verdict import Rung
 
 if TYPE_CHECKING:
-    from parentage.verify.history import Outcome
+    from parentage.verify.outcome import Outcome
     from parentage.verify.parts import Part
 
 MAX_PART: Final = 64 << 20
@@ -58,7 +59,7 @@ def join(
             )
 
     def history(state: State, seen: Seen) -> None:
-        from parentage.verify.history import Outcome
+        from parentage.verify.outcome import Outcome
 
         opened = [_open(path, seen, verifiers) for path in parts]
         outcome = Outcome(device=_device(opened))
@@ -96,7 +97,8 @@ def _device(parts: Sequence[Part]) -> str:
 
 
 def _decide(outcome: Outcome, parts: Sequence[Part], state: State, seen: Seen) -> None:
-    from parentage.verify import history, sharding
+    from parentage.verify import sharding
+    from parentage.verify.outcome import preface, reached
     from parentage.verify.running import inputs_of
 
     gaps = sharding.missing(parts)
@@ -112,7 +114,7 @@ def _decide(outcome: Outcome, parts: Sequence[Part], state: State, seen: Seen) -
             )
     outcome.found = parents
     outcome.findings += first.notes
-    history.preface(outcome, outcome.found)
+    preface(outcome, outcome.found)
     steps = lineage.recipe.steps
     if not steps or any(isinstance(step, DECLARED) for step in steps):
         raise PartError("partial results of a recipe that can't be recomputed")
@@ -121,31 +123,32 @@ def _decide(outcome: Outcome, parts: Sequence[Part], state: State, seen: Seen) -
     for step in steps[:-1]:
         outcome.steps.append(_intermediate(outcome, parts, step, gaps))
     outcome.steps.append(_final(outcome, parts, seen, steps[-1], gaps, state.demands.rung))
-    outcome.reached = history.reached(outcome.steps)
+    outcome.reached = reached(outcome.steps)
 
 
 def _intermediate(
     outcome: Outcome, parts: Sequence[Part], step: Step, gaps: list[int]
 ) -> StepReport:
-    from parentage.verify import history, sharding
+    from parentage.verify import sharding
+    from parentage.verify.outcome import equal_root, line_of, other_root, unstated
 
     rules = parts[0].steps[step.id].rules
     variant = rules.variants[0]
     if not step.output:
-        return history.unstated(step, variant)
+        return unstated(step, variant)
     if gaps:
-        return history.line_of(step, Rung.UNPROVEN, "not all shards are there")
+        return line_of(step, Rung.UNPROVEN, "not all shards are there")
     named = sharding.joined_identities(parts, step.id, variant)
     found = {profile: digest.weights_root(profile, n.items()) for profile, n in named.items()}
     if found == dict(step.output):
-        return history.equal_root(step, variant, parts[0].steps[step.id].tensors)
+        return equal_root(step, variant, parts[0].steps[step.id].tensors)
     if not rules.deterministic:
         raise CannotRunError(
             "another engine than the likeliest made an earlier step; shards can't tell which",
             where=f"step {step.id}",
             hint="verify without --shard (--resume FILE keeps what a long run has found)",
         )
-    return history.other_root(outcome, step, found, deterministic=True)
+    return other_root(outcome, step, found, deterministic=True)
 
 
 def _final(
@@ -156,18 +159,19 @@ def _final(
     gaps: list[int],
     demanded: str,
 ) -> StepReport:
-    from parentage.verify import history, sharding
+    from parentage.verify import sharding
+    from parentage.verify.outcome import conclude, line_of
     from parentage.verify.recompute import results
 
     specs = {name: tensor.spec for name, tensor in seen.model.tensors.items()}
     known = parts[0].steps[step.id]
     tried = sharding.joined(parts, step.id, specs)
-    line = history.conclude(outcome, step, results(known.rules, specs, tried), demanded)
+    line = conclude(outcome, step, results(known.rules, specs, tried), demanded)
     if gaps:
         names = ", ".join(f"{number}/{parts[0].of}" for number in gaps[:20])
         outcome.not_checked.append(
             f"{known.tensors - len(tried)} of {known.tensors} tensors: shards not given: {names}"
         )
         if line.rung != Rung.REFUTED:
-            line = history.line_of(step, Rung.UNPROVEN, f"not all shards are there: {names}")
+            line = line_of(step, Rung.UNPROVEN, f"not all shards are there: {names}")
     return line

@@ -54,7 +54,7 @@ def command(
     """Decide on RELEASE from the signed PARTS of all shards: the report of a single run."""
     from parentage.attest.keys import PublicKey
     from parentage.attest.trust import TrustedKeys
-    from parentage.verify.check import Demands
+    from parentage.verify.demands import Demands
     from parentage.verify.join import join
 
     with progress("join", quiet=as_json, reads=[release]) as bar:

@@ -129,7 +129,8 @@ def command(
     from parentage.attest.keys import PublicKey
     from parentage.attest.trust import TrustedKeys
     from parentage.manifest.atomic import write_bytes
-    from parentage.verify.check import Demands, verify_part
+    from parentage.verify.check import verify_part
+    from parentage.verify.demands import Demands
 
     way = _way(**chosen)
     signer = _signer(way, output, sign_key, passphrase_file)

@@ -1,0 +1,34 @@
+"""What a caller of `verify` asks for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from parentage.manifest.hashing import Progress
+from parentage.verify.way import Way
+
+Level = Literal["integrity", "recompute"]
+
+
+class Demands(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asks for.
+
+    Attributes:
+        level: "recompute", or "integrity" for signature and digests only.
+        rung: weakest rung that counts as verified: "A", "B" or "C".
+        whole_files: compare the SHA-256 of weights files too.
+        device: "auto", "cpu", "cuda", "all" CUDA devices, or a list such as "cuda:0,cuda:1".
+        threads: of digest and recompute; None: all cores of this process.
+        progress: told of the bytes done.
+        way: threads or Ray, all of it or a shard or a sample, with a journal or without.
+    """
+
+    level: Level = "recompute"
+    rung: Literal["A", "B", "C"] = "A"
+    whole_files: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    progress: Progress | None = None
+    way: Way = Way()

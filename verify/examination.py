@@ -1,0 +1,195 @@
+"""The examination of a release: numbered steps, evidence, one verdict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from parentage.attest import oms
+from parentage.attest.claims import find_lineage, subjects
+from parentage.attest.opening import Opened
+from parentage.attest.statement import Subject
+from parentage.attest.trust import Trust
+from parentage.manifest import digest, table
+from parentage.manifest.errors import MalformedError, SignatureError, UnsignedError
+from parentage.manifest.files import FileSet, open_files
+from parentage.manifest.lineage import Lineage
+from parentage.manifest.model import PICKLED, READERS, Model, model_of
+from parentage.verify import integrity, verdict
+from parentage.verify.demands import Demands
+from parentage.verify.report import Report, signed_by
+from parentage.verify.signed import check_root, open_signature, open_table
+from parentage.verify.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from parentage.verify.outcome import Outcome
+
+
+class State(msgspec.Struct):
+    """What the steps hand on."""
+
+    report: Report
+    demands: Demands
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    not_checked: list[str] = msgspec.field(default_factory=list)
+
+
+class Seen(msgspec.Struct):
+    """What is known before anything is recomputed.
+
+    Attributes:
+        files: of the release.
+        signature: of the publisher.
+        lineage: as signed.
+        model: the weights, compared with the signed table.
+        profiles: digest profiles of that table.
+        stack: closes what is opened.
+    """
+
+    files: FileSet
+    signature: Opened
+    lineage: Lineage
+    model: Model
+    profiles: tuple[digest.Profile, ...]
+    stack: ExitStack
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Return what a statement about this release is about."""
+        found = self.files.files[table.TENSORS].read_small(table.MAX_TABLE)
+        return subjects(self.signature, hashlib.sha256(found).hexdigest())
+
+
+def examination(
+    release: Path,
+    trust: Trust,
+    demands: Demands,
+    history: Callable[[State, Seen], None],
+) -> Report:
+    """Examine a release; `history` has its say about the recipe (6) to (8)."""
+    # The examination, in this order; each step is labelled where it happens:
+    # (0) find signature and claims; without them there is nothing to verify.
+    # (1) verify the publisher's OMS signature, and only then read its payload.
+    # (2) verify the lineage bundle, and only then read its payload.
+    # (3) match all three subjects: the OMS root alone does not bind file names.
+    # (4) compare files on disk with the signed list: missing, extra, changed, ignored.
+    # (5) compare every tensor, header and leaf with the signed table, and the weights root.
+    # (6) find the parents by the root of their weights.
+    # (7) recompute every computable step and compare element by element.
+    # (8) look for contradictions in declared steps, and for merges that nobody declared.
+    # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
+    state = State(Report(release=str(release)), demands)
+    state.report.demanded = (
+        state.demands.rung if state.demands.level == "recompute" else "integrity"
+    )
+    try:
+        with open_files(release) as files, ExitStack() as stack:
+            _examine(state, files, trust, stack, history)
+    except UnsignedError as error:
+        state.findings.append(verdict.of_error(error))
+        _close(state, Verdict.UNSIGNED)
+        return state.report
+    except (MalformedError, SignatureError) as error:
+        state.findings.append(verdict.of_error(error))
+        state.not_checked.append("everything after this failure")
+    _close(state, None)
+    return state.report
+
+
+def _examine(
+    state: State,
+    files: FileSet,
+    trust: Trust,
+    stack: ExitStack,
+    history: Callable[[State, Seen], None],
+) -> None:
+    signature = open_signature(files, trust)  # (0) (1)
+    state.report.signer = signed_by(signature.signer)
+    lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
+    if ignored:
+        state.not_checked.append(
+            f"{ignored} lines of claims.jsonl by other keys, or of other kinds"
+        )
+    signed = oms.parse(signature.statement)
+    model = model_of(files)
+    claimed = open_table(files, signed)
+    profiles = tuple(p for p in digest.PROFILES if p in claimed.roots)
+    checked = integrity.check_files(model, signed)  # (4)
+    integrity.check_bytes(  # (5)
+        checked,
+        model,
+        signed,
+        claimed,
+        profiles=profiles,
+        whole_files=state.demands.whole_files,
+        threads=state.demands.threads,
+        progress=state.demands.progress,
+    )
+    state.report.coverage = checked.coverage
+    state.findings += checked.findings
+    state.findings += check_root(lineage, claimed, str(model.root))
+    roots = checked.digests.roots if checked.digests else {}
+    state.report.root = {str(profile): root for profile, root in roots.items()}
+    if not state.demands.whole_files:
+        state.not_checked.append(
+            "SHA-256 of weights files (their tensors and headers were compared; --files does both)"
+        )
+    if state.demands.level == "integrity":
+        state.not_checked.append("the recipe: nothing was recomputed")
+        return
+    state.not_checked += _beside_the_tensors(model)
+    history(state, Seen(files, signature, lineage, model, profiles, stack))
+
+
+def _beside_the_tensors(model: Model) -> list[str]:
+    """Say what a release holds that loaders may read and no recipe is about."""
+    said = {
+        ".onnx": "the graph of {}: signed, but recipes are about initialisers, not about nodes and constants",
+        ".gguf": "the metadata of {} (hyperparameters, tokenizer): signed, but recipes are about tensors",
+    }
+    notes = [
+        text.format(name)
+        for name in sorted(model.headers)
+        for suffix, text in said.items()
+        if name.endswith(suffix)
+    ]
+    named = {n for n in model.files.files if n.endswith((*READERS, *PICKLED))}
+    others = sorted(named - set(model.headers) - {table.LEAVES})
+    if others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        notes.append(
+            f"other weights in this release: {shown}: signed, but recipes are not about them"
+        )
+    return notes
+
+
+def take(state: State, outcome: Outcome) -> None:
+    """Take what was found out about the recipe into the report."""
+    report = state.report
+    report.steps, report.tensors = outcome.steps, outcome.tensors
+    report.parents_found, report.parents_missing = outcome.found, outcome.missing
+    report.device, report.reached = outcome.device, outcome.reached
+    report.sample = outcome.sample
+    state.findings += outcome.findings
+    state.not_checked += outcome.not_checked
+
+
+def _close(state: State, forced: Verdict | None) -> None:
+    """(9) Decide."""
+    report, demands = state.report, state.demands
+    report.findings = sorted(state.findings, key=lambda found: not found.refutes)
+    report.not_checked = state.not_checked
+    if forced is not None:
+        report.decide(forced)
+    elif any(found.refutes for found in report.findings):
+        report.decide(Verdict.REFUTED)
+    elif demands.level == "integrity":
+        report.decide(Verdict.VERIFIED)
+    else:
+        enough = verdict.ENOUGH[demands.rung]
+        proven = bool(report.steps) and all(step.rung in enough for step in report.steps)
+        report.decide(Verdict.VERIFIED if proven else Verdict.UNPROVEN)
