@@ -69,20 +69,8 @@ def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
         "version": "0.1",
         "parents": [{"id": "minilm", "license": "Apache-2.0"}, {"id": "constants"}],
         "steps": [
-            {
-                "id": "layout",
-                "op": "join_rows/v1",
-                "inputs": ["minilm"],
-                "params": {
-                    "tensors": {
-                        **{
-                            n: {**_whole("minilm", m), "transpose": True}
-                            for n, m in matrices.items()
-                        },
-                        **{n: _whole("minilm", m) for n, m in renamed.items()},
-                    }
-                },
-            },
+            _taken("names", "minilm", matrices | renamed),
+            _laid_out("layout", "names", [{"do": "transpose", "tensors": list(matrices)}]),
             {
                 **common,
                 "id": "tables",
@@ -108,12 +96,9 @@ def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
             },
             {
                 "id": "graph",
-                "op": "join_rows/v1",
+                "op": "assemble/v1",
                 "inputs": ["matrices", "constants"],
-                "params": {
-                    "tensors": {},
-                    "rest": [{"tensors": "*", "input": i} for i in ("matrices", "constants")],
-                },
+                "params": {"tensors": [{"input": "matrices"}, {"input": "constants"}]},
             },
         ],
     }
@@ -121,29 +106,53 @@ def int8_recipe(parent: Iterable[str], **changes: object) -> dict[str, Any]:
 
 def vad_recipe() -> dict[str, Any]:
     """Return how akiki's ONNX was made: GRU gates from (r, z, n) to (z, r, n), biases joined."""
-
-    def gates(name: str) -> list[dict[str, Any]]:
-        rows = ((128, 256), (0, 128), (256, 384))
-        return [{"input": "vad", "tensor": name, "start": a, "end": b} for a, b in rows]
-
     plain = ["basis", "head.bias"]
     plain += [f"encoder.{i}.{part}" for i in range(4) for part in ("weight", "bias")]
-    tensors = {
-        **{f"model.{name}": _whole("vad", name) for name in plain},
-        "onnx::GRU_227": {"pieces": gates("rnn.weight_ih_l0"), "shape": [1, 384, 128]},
-        "onnx::GRU_228": {"pieces": gates("rnn.weight_hh_l0"), "shape": [1, 384, 128]},
-        "onnx::GRU_229": {
-            "pieces": gates("rnn.bias_ih_l0") + gates("rnn.bias_hh_l0"),
-            "shape": [1, 768],
-        },
-        "onnx::MatMul_230": {**_whole("vad", "head.weight"), "transpose": True},
+    kept = {f"model.{name}": name for name in plain} | {"onnx::MatMul_230": "head.weight"}
+    parts = [f"{kind}_{side}" for kind in ("weight", "bias") for side in ("ih", "hh")]
+    gates = {part: [f"{part}.{gate}" for gate in "rzn"] for part in parts}
+
+    def reordered(*names: str) -> list[str]:
+        return [f"{name}.{gate}" for name in names for gate in "zrn"]
+
+    joined = {
+        "onnx::GRU_227": reordered("weight_ih"),
+        "onnx::GRU_228": reordered("weight_hh"),
+        "onnx::GRU_229": reordered("bias_ih", "bias_hh"),
     }
-    step = {"id": "onnx", "op": "join_rows/v1", "inputs": ["vad"], "params": {"tensors": tensors}}
-    return {"version": "0.1", "parents": [{"id": "vad"}], "steps": [step]}
+    steps = [
+        _taken("names", "vad", kept | {part: f"rnn.{part}_l0" for part in parts}),
+        _laid_out(
+            "gates",
+            "names",
+            [
+                {"do": "transpose", "tensors": ["onnx::MatMul_230"]},
+                *({"do": "chunk", "from": part, "to": to} for part, to in gates.items()),
+            ],
+        ),
+        _laid_out(
+            "order",
+            "gates",
+            [{"do": "concatenate", "from": f, "to": f"{n}.0"} for n, f in joined.items()],
+        ),
+        # ONNX's GRU counts directions first; this one has one.
+        _laid_out(
+            "onnx",
+            "order",
+            [{"do": "stack", "from": f"{name}.{{n}}", "to": name} for name in joined],
+        ),
+    ]
+    return {"version": "0.1", "parents": [{"id": "vad"}], "steps": steps}
 
 
-def _whole(parent: str, tensor: str) -> dict[str, Any]:
-    return {"pieces": [{"input": parent, "tensor": tensor}]}
+def _taken(step: str, parent: str, names: dict[str, str]) -> dict[str, Any]:
+    """Return a step that takes tensors of a parent under new names, given as new to old."""
+    tensors = [{"input": parent, "from": old, "to": new} for new, old in names.items()]
+    return {"id": step, "op": "assemble/v1", "inputs": [parent], "params": {"tensors": tensors}}
+
+
+def _laid_out(step: str, taken: str, rules: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": step, "op": "layout/v1", "inputs": [taken], "params": {"rules": rules}}
 
 
 def write_constants(model: Path, target: Path) -> int:

@@ -26,7 +26,6 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.quantise_steps import QUANTISE, Cast, QuantiseRtn
-from parentage.manifest.row_steps import JoinRows
 from parentage.manifest.steps import Copy, LayerSelect, Rename, Scale, Step
 from parentage.manifest.vocab_steps import VocabPermute, check_vocab_permute
 from parentage.manifest.wire import Ratio, ratio
@@ -146,14 +145,6 @@ def _check_dora(step: DoraMerge, where: str) -> None:
         )
 
 
-def _check_join_rows(step: JoinRows, where: str) -> None:
-    params = step.params
-    read = [piece.input for made in params.tensors.values() for piece in made.pieces]
-    for name in read + [rest.input for rest in params.rest]:
-        if name not in step.inputs:
-            raise RecipeError("rows are read from what is not an input", where=where, found=name)
-
-
 def _check_quantise_rtn(step: QuantiseRtn, where: str) -> None:
     params, arithmetic = step.params, step.arithmetic
     if params.axis is not None and params.group is not None:
@@ -183,6 +174,5 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     RunningMean: _check_running_mean,
     DoraMerge: _check_dora,
     **LAYOUT_CHECKS,
-    JoinRows: _check_join_rows,
     QuantiseRtn: _check_quantise_rtn,
 }

@@ -28,7 +28,6 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.quantise_steps import Cast, Quantise
-from parentage.manifest.row_steps import JoinRows
 from parentage.manifest.vocab_steps import VocabPermute
 from parentage.manifest.wire import (
     Arithmetic,
@@ -192,9 +191,7 @@ Merge = (
     | RunningMean
     | CheckpointMerge
 )
-Moved = (
-    Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | VocabPermute | JoinRows
-)
+Moved = Copy | Rename | Tie | LayerSelect | Assemble | Layout | VocabResize | VocabPermute
 Edit = Cast | Scale | LoraMerge | DoraMerge | Abliterate
 Step = Moved | Edit | Quantise | Merge | Training | Opaque
 DECLARED: Final = (Training, Opaque)

@@ -37,7 +37,7 @@ def sources(tmp_path: Path) -> Any:
 
 #: Ops whose bits are held to other oracles instead: numpy, fractions, the original programs, gguf.
 ELSEWHERE = {
-    *("abliterate/v1", "assemble/v1", "checkpoint_merge/v1", "dora_merge/v1", "join_rows/v1"),
+    *("abliterate/v1", "assemble/v1", "checkpoint_merge/v1", "dora_merge/v1"),
     *("layout/v1", "quantise_gguf/v1", "quantise_nf4/v1", "quantise_rtn/v1", "running_mean/v1"),
     *("tie/v1", "vocab_permute/v1", "vocab_resize/v1"),
 }

@@ -16,7 +16,6 @@ from parentage.manifest import (
     layout_steps,
     merge_steps,
     quantise_steps,
-    row_steps,
     steps,
     vocab_steps,
 )
@@ -27,7 +26,6 @@ from parentage.verify.methods.cast import cast
 from parentage.verify.methods.checkpoint_merge import checkpoint_merge
 from parentage.verify.methods.copies import copy, layer_select, rename, tie
 from parentage.verify.methods.dora import dora_merge
-from parentage.verify.methods.join_rows import join_rows
 from parentage.verify.methods.karcher import karcher
 from parentage.verify.methods.layout import assemble, layout
 from parentage.verify.methods.lora import lora_merge
@@ -63,7 +61,6 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     quantise_steps.QuantiseRtn: quantise_rtn,
     quantise_steps.QuantiseNf4: quantise_nf4,
     quantise_steps.QuantiseGguf: quantise_gguf,
-    row_steps.JoinRows: join_rows,
     steps.Scale: scale,
     adapter_steps.LoraMerge: lora_merge,
     adapter_steps.DoraMerge: dora_merge,
