@@ -18,7 +18,7 @@ from parentage.manifest import canonical
 from parentage.manifest.errors import BundleError, JsonError
 
 if TYPE_CHECKING:  # reading a bundle needs no keys
-    from parentage.attest.signer import Signer
+    from parentage.attest.signer import AnySigner
 
 #: Where bundles lie in a release: one of them, and one a line.
 MODEL_SIG: Final = "model.sig"
@@ -98,8 +98,12 @@ def parse(data: bytes, where: str) -> Bundle:
     )
 
 
-def build(payload: bytes, signer: Signer) -> bytes:
+def build(payload: bytes, signer: AnySigner) -> bytes:
     """Sign a payload and return the bundle as one line of JSON."""
+    from parentage.attest.signer import BundleSigner
+
+    if isinstance(signer, BundleSigner):
+        return signer.bundle(payload)
     signature = signer.sign(pae(PAYLOAD_TYPE, payload))
     document = {
         "mediaType": MEDIA_TYPE,

@@ -11,7 +11,7 @@ from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
-from parentage.attest.signer import Signer
+from parentage.attest.signer import AnySigner
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
 from parentage.manifest import atomic, canonical, lineage, table
@@ -43,7 +43,7 @@ class Signed(msgspec.Struct, frozen=True):
 
 def sign_release(
     model: Path,
-    signer: Signer,
+    signer: AnySigner,
     trust: Trust,
     *,
     threads: int | None = None,

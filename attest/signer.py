@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -20,6 +21,22 @@ class Signer(Protocol):
 
     def verification_material(self) -> dict[str, object]:
         """Return the bundle's `verificationMaterial`."""
+
+
+class BundleSigner(ABC):
+    """A signer whose service makes the whole bundle: signature, certificate, log entry."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Who signs, for people."""
+
+    @abstractmethod
+    def bundle(self, payload: bytes) -> bytes:
+        """Return the bundle over a statement, as one line of JSON."""
+
+
+AnySigner = Signer | BundleSigner
 
 
 class KeySigner:
