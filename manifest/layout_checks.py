@@ -11,19 +11,17 @@ from parentage.manifest.layout_steps import (
     Chunk,
     Concatenate,
     Layout,
-    RowIndex,
     Stack,
     Unstack,
-    VocabResize,
 )
 from parentage.manifest.patterns import placeholders
+from parentage.manifest.wire import check_inputs
 
 
 def _check_assemble(step: Assemble, where: str) -> None:
+    check_inputs(step.inputs, {entry.input for entry in step.params.tensors}, where)
     for entry in step.params.tensors:
-        _read(entry.input, step.inputs, where)
         _fits({*_held(entry.source, where)}, {*_held(entry.to, where)}, where)
-    _all_read(step.inputs, {entry.input for entry in step.params.tensors}, where)
 
 
 def _check_layout(step: Layout, where: str) -> None:
@@ -84,29 +82,7 @@ def _held(pattern: str, where: str) -> list[str]:
         ) from error
 
 
-def _check_vocab(step: VocabResize, where: str) -> None:
-    for rows in step.params.rows:
-        _read(rows.input, step.inputs, where)
-        if isinstance(rows, RowIndex):
-            _read(rows.index, step.inputs, where)
-    read = {rows.input for rows in step.params.rows}
-    read |= {rows.index for rows in step.params.rows if isinstance(rows, RowIndex)}
-    _all_read(step.inputs[1:], read, where)
-
-
-def _all_read(inputs: tuple[str, ...], read: set[str], where: str) -> None:
-    for name in inputs:
-        if name not in read:
-            raise RecipeError("nothing uses an input", where=where, found=name)
-
-
-def _read(name: str, inputs: tuple[str, ...], where: str) -> None:
-    if name not in inputs:
-        raise RecipeError("reads what is not an input", where=where, found=name)
-
-
 LAYOUT_CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     Assemble: _check_assemble,
     Layout: _check_layout,
-    VocabResize: _check_vocab,
 }

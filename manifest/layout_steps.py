@@ -11,11 +11,10 @@ from typing import Annotated
 import msgspec
 
 from parentage.manifest.patterns import Pattern
-from parentage.manifest.wire import Arithmetic, Glob, Id, StepBase, Wire
+from parentage.manifest.wire import Glob, Id, StepBase, Wire
 
 Dim = Annotated[int, msgspec.Meta(ge=0, le=254)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
-Index = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Globs = Annotated[tuple[Glob, ...], msgspec.Meta(min_length=1)]
 Patterns = Annotated[tuple[Pattern, ...], msgspec.Meta(min_length=1, max_length=1024)]
 
@@ -135,48 +134,3 @@ class Layout(StepBase, frozen=True, kw_only=True, tag="layout/v1"):
     """The tensors of one input in the layout of another checkpoint format; bits move, none changes."""
 
     params: LayoutParams
-
-
-class RowRange(Wire, frozen=True, kw_only=True, tag_field="rows", tag="range"):
-    """Rows [start, end) of the tensor of the same name in one input; no end: all."""
-
-    input: Id
-    start: Index = 0
-    end: Index | None = None
-
-
-class RowIndex(Wire, frozen=True, kw_only=True, tag_field="rows", tag="index"):
-    """Rows of one input in the order of a vector of integers in another (a token permutation)."""
-
-    input: Id
-    index: Id
-    tensor: str
-
-
-class RowMean(Wire, frozen=True, kw_only=True, tag_field="rows", tag="mean"):
-    """`count` rows, each the mean of all rows of the tensor in one input."""
-
-    input: Id
-    count: Count
-
-
-Rows = RowRange | RowIndex | RowMean
-
-
-class VocabParams(Wire, frozen=True, kw_only=True):
-    """Other rows for some tensors of the first input; the rest of it is copied.
-
-    Attributes:
-        tensors: what has a row a token (`embed_tokens`, `lm_head`).
-        rows: stacked in order.
-    """
-
-    tensors: Globs
-    rows: Annotated[tuple[Rows, ...], msgspec.Meta(min_length=1, max_length=65536)]
-
-
-class VocabResize(StepBase, frozen=True, kw_only=True, tag="vocab_resize/v1"):
-    """A vocabulary cut, extended by rows that are shipped as data, or put in another order."""
-
-    params: VocabParams
-    arithmetic: Arithmetic = Arithmetic(profile="parentage-1")

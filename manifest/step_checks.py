@@ -27,7 +27,12 @@ from parentage.manifest.merge_steps import (
 )
 from parentage.manifest.quantise_steps import QUANTISE, Cast, QuantiseRtn
 from parentage.manifest.steps import Copy, LayerSelect, Rename, Scale, Step
-from parentage.manifest.vocab_steps import VocabPermute, check_vocab_permute
+from parentage.manifest.vocab_steps import (
+    VocabPermute,
+    VocabResize,
+    check_vocab_permute,
+    check_vocab_resize,
+)
 from parentage.manifest.wire import Ratio, ratio
 
 _INPUTS: Final = {
@@ -169,6 +174,7 @@ _CHECKS: Final[dict[type, Callable[[Any, str], None]]] = {
     Ram: _check_ram,
     LayerSelect: _check_slices,
     VocabPermute: check_vocab_permute,
+    VocabResize: check_vocab_resize,
     CheckpointMerge: check_checkpoint_merge,
     Cast: _check_cast,
     RunningMean: _check_running_mean,

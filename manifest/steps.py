@@ -13,7 +13,7 @@ import msgspec
 from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
 from parentage.manifest.checkpoint_steps import CheckpointMerge
 from parentage.manifest.edit_steps import Abliterate, RunningMean
-from parentage.manifest.layout_steps import Assemble, Layout, Tie, VocabResize
+from parentage.manifest.layout_steps import Assemble, Layout, Tie
 from parentage.manifest.merge_steps import (
     ArceeFusion,
     Karcher,
@@ -28,7 +28,7 @@ from parentage.manifest.merge_steps import (
     WeightedSum,
 )
 from parentage.manifest.quantise_steps import Cast, Quantise
-from parentage.manifest.vocab_steps import VocabPermute
+from parentage.manifest.vocab_steps import VocabPermute, VocabResize
 from parentage.manifest.wire import (
     Arithmetic,
     Glob,

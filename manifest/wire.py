@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from parentage.manifest.errors import RecipeError
+
 if TYPE_CHECKING:
     from fractions import Fraction
 
@@ -91,6 +93,19 @@ class SelectParams(Wire, frozen=True, kw_only=True):
     def chooses(self, name: str) -> bool:
         """Say whether a tensor is meant."""
         return matches(name, self.include) and not matches(name, self.exclude)
+
+
+def check_inputs(inputs: tuple[str, ...], read: set[str], where: str, *, own: int = 0) -> None:
+    """Check that what a step reads are its inputs, and that it reads all but its first `own`.
+
+    Raises:
+        RecipeError: naming the input.
+    """
+    for name in sorted(read - {*inputs}):
+        raise RecipeError("reads what is not an input", where=where, found=name)
+    for name in inputs[own:]:
+        if name not in read:
+            raise RecipeError("nothing uses an input", where=where, found=name)
 
 
 def ratio(text: str) -> Fraction:

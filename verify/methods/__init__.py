@@ -42,8 +42,8 @@ from parentage.verify.methods.scale import scale
 from parentage.verify.methods.sce import sce
 from parentage.verify.methods.slerp import slerp
 from parentage.verify.methods.task_arithmetic import task_arithmetic
-from parentage.verify.methods.vocab import vocab_resize
 from parentage.verify.methods.vocab_permute import vocab_permute
+from parentage.verify.methods.vocab_resize import vocab_resize
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.sources import Source
 
@@ -55,7 +55,7 @@ METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     vocab_steps.VocabPermute: vocab_permute,
     layout_steps.Assemble: assemble,
     layout_steps.Layout: layout,
-    layout_steps.VocabResize: vocab_resize,
+    vocab_steps.VocabResize: vocab_resize,
     steps.LayerSelect: layer_select,
     quantise_steps.Cast: cast,
     quantise_steps.QuantiseRtn: quantise_rtn,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from parentage.manifest.errors import ShapeMismatchError
-from parentage.manifest.layout_steps import RowIndex, RowMean, RowRange, VocabResize
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
+from parentage.manifest.vocab_steps import RowIndex, RowMean, RowRange, VocabResize
 from parentage.manifest.wire import matches
 from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval, check_profile
@@ -48,7 +48,7 @@ class _Segment(msgspec.Struct, frozen=True):
     mean: bool = False
 
 
-class VocabMethod:
+class VocabResizeMethod:
     """A bound vocab_resize/v1."""
 
     proven_bound = True
@@ -211,6 +211,6 @@ class VocabMethod:
         return None if name in self._segments else self._base.alias(name)
 
 
-def vocab_resize(step: VocabResize, inputs: Mapping[str, Source]) -> VocabMethod:
+def vocab_resize(step: VocabResize, inputs: Mapping[str, Source]) -> VocabResizeMethod:
     """Bind vocab_resize/v1."""
-    return VocabMethod(step, inputs)
+    return VocabResizeMethod(step, inputs)
