@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from named import value_or_named_error
 from worlds import raw_safetensors
 
 from parentage.manifest import adapter_steps
-from parentage.manifest.adapter import load_adapter, read_adapter
+from parentage.manifest.adapter import Adapter, load_adapter, read_adapter
 from parentage.manifest.errors import ParentageError, ParentMissingError, RecipeError
 
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "bias": "none"}
@@ -134,5 +134,8 @@ json_values = st.recursive(
     )
 )
 def test_any_config_is_imported_or_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
-    with suppress(ParentageError):
-        read_adapter(folder(tmp_path / "x", CONFIG | change, {"q": 2}))
+    found = value_or_named_error(
+        lambda: read_adapter(folder(tmp_path / "x", CONFIG | change, {"q": 2}))
+    )
+
+    assert found is None or isinstance(found, Adapter)

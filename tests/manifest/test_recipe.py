@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from named import value_or_named_error
 
 from parentage.manifest import canonical, merge_steps, recipe, wire
 from parentage.manifest.errors import RecipeError
@@ -273,21 +274,25 @@ _ANY = st.recursive(
 )
 
 
+def assert_a_recipe_or_a_named_error(value: Any) -> None:
+    """Whatever is taken is a recipe, and taken again from what it is written as."""
+    found = value_or_named_error(lambda: recipe.parse(value, where="test"), RecipeError)
+    if found is not None:
+        assert isinstance(found, recipe.Recipe)
+        assert recipe.parse(msgspec.to_builtins(found), where="test") == found
+
+
 @given(_ANY)
 def test_any_document_is_a_recipe_or_a_named_error(value: Any) -> None:
-    with contextlib.suppress(RecipeError):
-        recipe.parse(value, where="test")
+    assert_a_recipe_or_a_named_error(value)
 
 
 @given(steps=st.lists(_ANY, max_size=2), parents=st.lists(_ANY, max_size=2))
 def test_any_steps_are_a_recipe_or_a_named_error(steps: Any, parents: Any) -> None:
-    with contextlib.suppress(RecipeError):
-        recipe.parse({"version": "0.1", "parents": parents, "steps": steps}, where="test")
+    assert_a_recipe_or_a_named_error({"version": "0.1", "parents": parents, "steps": steps})
 
 
 def test_a_recipe_survives_its_canonical_form() -> None:
-    import msgspec
-
     first = recipe.parse(document(MERGE), where="test")
     data = canonical.dumps(msgspec.to_builtins(first))
 

@@ -5,53 +5,31 @@ PEFT comes with mergekit's environment (`make peers`).
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft_world
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from parentage.manifest import recipe
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
-from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind, identities
-from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.sources import Scratch
 
 CPU = torch.device("cpu")
 PREFIX = "base_model.model."
 
 SCRIPT = """
-import sys, torch
-from pathlib import Path
-from torch import nn
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
-
-where = Path(sys.argv[1])
-
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.q, self.k, self.o = nn.Linear(300, 200, bias=False), nn.Linear(300, 64), nn.Linear(64, 64)
-    def forward(self, x):
-        return self.q(x)
-
-def save(model, path):
-    path.mkdir(parents=True)
-    save_file({k: v.clone() for k, v in model.state_dict().items()}, path / "model.safetensors")
-
 for case in sys.argv[2:]:
     dtype, *flags = case.split("-")
     dora, keep, safe = (flag == "1" for flag in flags)
-    out = where / case
+    where = out / case
     torch.manual_seed(1)
     model = Model().to(getattr(torch, dtype))
-    save(model, out / "base")
+    save(model, where / "base")
     config = LoraConfig(r=8, lora_alpha=20, target_modules=["q", "k"], use_dora=dora,
                         init_lora_weights=False, rank_pattern={"k": 4}, alpha_pattern={"k": 6})
     tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep)
@@ -59,8 +37,8 @@ for case in sys.argv[2:]:
         for name, p in tuned.named_parameters():
             if "magnitude" in name:
                 p.mul_(1 + 0.1 * torch.randn_like(p))
-    tuned.save_pretrained(out / "adapter")
-    save(tuned.merge_and_unload(safe_merge=safe), out / "merged")
+    tuned.save_pretrained(where / "adapter")
+    save(tuned.merge_and_unload(safe_merge=safe), where / "merged")
 """
 
 
@@ -169,37 +147,14 @@ def label(dtype: str, *flags: bool) -> str:
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases, made by one interpreter: importing peft takes most of the time."""
-    given = os.environ.get("PARENTAGE_MERGEKIT_015", ".peers/mergekit-0.1.5/bin/mergekit-yaml")
-    python = Path(given).absolute().with_name("python")
-    if not python.exists():
-        pytest.skip("peft is not installed: make peers")
-    where = tmp_path_factory.mktemp("peft")
-    script = where / "script.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run(
-        [python, script, where / "out", *(label(*case) for case in CASES)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+    return peft_world.run(
+        SCRIPT, tmp_path_factory.mktemp("peft"), *(label(*case) for case in CASES)
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return where / "out"
 
 
 def rungs(out: Path, made: dict[str, Any]) -> dict[str, str]:
     document = {"version": "0.1", "parents": [{"id": "base"}, {"id": "adapter"}], "steps": [made]}
-    paths = [out / "base", out / "adapter" / "adapter_model.safetensors", out / "merged"]
-    models = [open_model(path) for path in paths]
-    try:
-        base, adapter, release = map(FileSource, models)
-        steps = recipe.parse(document, where="t").steps
-        bound = bind(steps, {"base": base, "adapter": adapter})["s"]
-        found = compare(Engine(CPU, 2), release, bound)
-        return {result.name: result.rung.value for result in found}
-    finally:
-        for model in models:
-            model.files.close()
+    return peft_world.rungs(out, recipe.parse(document, where="t").steps)
 
 
 @pytest.mark.peer
