@@ -214,6 +214,12 @@ class SigningKeyError(ParentageError):
     exit_code = EXIT_USAGE
 
 
+class PolicyError(UsageError):
+    """A trust policy that breaks its schema, or that can never be met."""
+
+    code = "policy"
+
+
 class JournalError(UsageError):
     """A journal that can't be resumed from: of other inputs, in use, or open to others."""
 
