@@ -9,8 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NoReturn
 
+import msgspec
+
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.opening import Opened, open_bundle
+from parentage.attest.policy import Role
+from parentage.attest.roles import Believed
+from parentage.attest.roles import believed as as_believed
 from parentage.attest.statement import Subject, build_statement
 from parentage.attest.trust import Trust
 from parentage.manifest import lineage as lineages
@@ -42,38 +47,94 @@ def lineage_statement(oms: Opened, tensors_sha256: str, predicate: Lineage) -> b
     return build_statement(subjects(oms, tensors_sha256), LINEAGE, lineages.to_document(predicate))
 
 
-def find_lineage(files: FileSet, oms: Opened, trust: Trust) -> tuple[Lineage, int]:
-    """Return the one lineage by the signer of `oms`, and how many other lines were passed over.
+class Claim(msgspec.Struct, frozen=True):
+    """A line that somebody who is believed for something signed.
+
+    Attributes:
+        where: file and line.
+        opened: the verified statement.
+        roles: of its signer.
+    """
+
+    where: str
+    opened: Opened
+    roles: frozenset[Role]
+
+
+class Unopened(msgspec.Struct, frozen=True):
+    """A line that nobody who is believed signed, or no bundle at all.
+
+    Attributes:
+        where: file and line.
+        line: its bytes, not to be believed.
+        why: what stopped it.
+    """
+
+    where: str
+    line: bytes
+    why: str
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The lines of `claims.jsonl`, in their order, which means nothing."""
+
+    opened: tuple[Claim, ...] = ()
+    unopened: tuple[Unopened, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The lineage of a release.
+
+    Attributes:
+        lineage: the predicate.
+        opened: its statement.
+        history: other lineages by the same signer: what was once said here.
+    """
+
+    lineage: Lineage
+    opened: Opened
+    history: tuple[Claim, ...] = ()
+
+
+def read_claims(files: FileSet, believed: Believed) -> Claims:
+    """Verify every line, and only then read it."""
+    if CLAIMS not in files.files:
+        return Claims()
+    opened: list[Claim] = []
+    unopened: list[Unopened] = []
+    lines = files.files[CLAIMS].read_small(MAX_CLAIMS).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        where = f"{CLAIMS}:{number}"
+        if not line.strip():
+            continue
+        try:
+            found = open_bundle(line, believed.everyone, where)
+        except (MalformedError, SignatureError) as error:
+            unopened.append(Unopened(where, line, error.what))
+            continue
+        opened.append(Claim(where, found, believed.roles_of(found.signer)))
+    return Claims(tuple(opened), tuple(unopened))
+
+
+def choose_lineage(files: FileSet, oms: Opened, claims: Claims) -> Found:
+    """Return the one lineage by the signer of `oms`.
 
     Raises:
         UnsignedError: no claims, or no lineage by that signer.
         StatementError: a lineage by that signer is about other subjects, or there are two.
         LineageError, RecipeError: it is signed and broken.
     """
-    if CLAIMS not in files.files:
+    by_payload = {
+        claim.opened.payload: claim
+        for claim in claims.opened
+        if claim.opened.statement.predicate_type == LINEAGE and claim.opened.signer == oms.signer
+    }
+    if not by_payload:
         raise _no_lineage(files)
-    lines = files.files[CLAIMS].read_small(MAX_CLAIMS).split(b"\n")
-    payloads: dict[bytes, Opened] = {}
-    ignored = 0
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            opened = open_bundle(line, trust, f"{CLAIMS}:{number}")
-        except (MalformedError, SignatureError):
-            ignored += 1
-            continue
-        same_signer = opened.signer == oms.signer
-        if opened.statement.predicate_type != LINEAGE or not same_signer:
-            ignored += 1
-            continue
-        payloads[opened.payload] = opened
-    if not payloads:
-        raise _no_lineage(files)
-    expected = subjects(oms, _table_digest(files))
-    matching = [opened for opened in payloads.values() if opened.statement.subjects == expected]
+    expected = subjects(oms, table_digest(files))
+    matching = [c.opened for c in by_payload.values() if c.opened.statement.subjects == expected]
     if not matching:
-        _refuse_subjects(expected, next(reversed(payloads.values())))
+        _refuse_subjects(expected, by_payload[min(by_payload)].opened)
     if len(matching) > 1:
         raise StatementError(
             "two lineages by the same signer about the same weights",
@@ -82,13 +143,23 @@ def find_lineage(files: FileSet, oms: Opened, trust: Trust) -> tuple[Lineage, in
             found=str(len(matching)),
             hint="the publisher must sign again: parentage declare, parentage sign",
         )
+    chosen = matching[0]
     # Lineages of the same signer about other statements are history: what was once said here.
-    history = len(payloads) - 1
-    predicate = lineages.parse(matching[0].statement.predicate, where="lineage")
-    return predicate, ignored + history
+    history = tuple(c for c in by_payload.values() if c.opened.payload != chosen.payload)
+    return Found(lineages.parse(chosen.statement.predicate, where="lineage"), chosen, history)
 
 
-def _table_digest(files: FileSet) -> str:
+def find_lineage(files: FileSet, oms: Opened, trust: Trust) -> Lineage:
+    """Return the one lineage by the signer of `oms`; raises as `choose_lineage`."""
+    return choose_lineage(files, oms, read_claims(files, as_believed(trust))).lineage
+
+
+def table_digest(files: FileSet) -> str:
+    """Return the SHA-256 of the tensor table.
+
+    Raises:
+        LineageError: there is none.
+    """
     if table.TENSORS not in files.files:
         raise LineageError("release has no tensor table", where=table.TENSORS)
     return hashlib.sha256(files.files[table.TENSORS].read_small(table.MAX_TABLE)).hexdigest()

@@ -15,7 +15,8 @@ Time = Annotated[
 Duration = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[1-9][0-9]{0,4}[hd]$(?!\n)", description="a whole number of hours or days: 12h, 30d"
+        pattern=r"^[1-9][0-9]{0,4}[hd]$(?!\n)",
+        description="a whole number of hours or days: 12h, 30d",
     ),
 ]
 _FORM: Final = "%Y-%m-%dT%H:%M:%SZ"

@@ -41,7 +41,9 @@ def check(pattern: str, where: str) -> None:
 
 
 def matches(pattern: str, identity: str) -> bool:
-    """Say whether a pattern names an identity."""
+    """Say whether a pattern names an identity; one with control characters is nobody's."""
+    if not identity.isprintable():
+        return False
     before, at, after = pattern.partition("@")
     expression = _expression(before, "[^/@]*") + re.escape(at) + _expression(after, "[^@]*")
     return re.fullmatch(expression, identity, re.DOTALL) is not None

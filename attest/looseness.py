@@ -19,7 +19,9 @@ def loose(believed: Believed) -> list[str]:
     found = [f"{seat.role}: {text}" for seat in _named(believed) for text in _of_seat(seat)]
     found += _of_roles(believed)
     if policy.roles.recovery is None:
-        found.append("recovery: nobody; if the publisher's key is stolen, only its thief can say so")
+        found.append(
+            "recovery: nobody; if the publisher's key is stolen, only its thief can say so"
+        )
     if policy.status.on_missing != "fail":
         found.append(
             "status: onMissing is not fail, so leaving out a withdrawal goes unnoticed where there is no lock"
@@ -34,7 +36,9 @@ def loose(believed: Believed) -> list[str]:
     if not believed.demands:
         found.append("require: nothing beside signature and lineage; this run alone decides")
     if policy.parents.depth and policy.parents.unsigned != "fail":
-        found.append("parents: unsigned is not fail, so a parent's identity rests on the child's word")
+        found.append(
+            "parents: unsigned is not fail, so a parent's identity rests on the child's word"
+        )
     return found
 
 
@@ -48,14 +52,12 @@ def _of_seat(seat: Seat) -> list[str]:
     member = seat.member
     match member.kind:
         case "key" if member.key_sha256 is None:
-            return [
-                f"key file {member.key} is not pinned: add keySha256: {seat.fingerprint}, so that "
-                "the policy's digest says who is meant"
-            ]
+            why = "so that the policy's digest says who is meant"
+            return [f"key file {member.key}: add keySha256: {seat.fingerprint}, {why}"]
         case "key" if seat.key is None:
             return [f"key {seat.fingerprint[:16]}… is not at hand: give it with --key"]
         case "certificate" if member.root_sha256 is None:
-            return [f"root file {member.root} is not pinned: add rootSha256: {seat.fingerprint}"]
+            return [f"root file {member.root}: add rootSha256: {seat.fingerprint}"]
         case "keyless":
             return _of_identity(member)
         case _:
@@ -86,7 +88,9 @@ def _of_roles(believed: Believed) -> list[str]:
     for member, roles in by_member.items():
         held = roles & {Role.VERIFIER, Role.WITNESS}
         if held and roles & {Role.PUBLISHER, Role.SUCCESSOR}:
-            found.append(f"{', '.join(sorted(held))}: {member} publishes, so it never counts as one")
+            found.append(
+                f"{', '.join(sorted(held))}: {member} publishes, so it never counts as one"
+            )
     for role in (Role.VERIFIER, Role.RECOVERY):
         rule = believed.policy.rule(role) if believed.policy else None
         if rule is not None and rule.threshold == 1:

@@ -65,5 +65,7 @@ def _flow(member: Member) -> str:
     names |= {"repo_id": "repoId", "owner_id": "ownerId"}
     fields = [name for name in member.__struct_fields__ if getattr(member, name) is not None]
     # JSON's strings are YAML's, too.
-    shown = [f"{names.get(n, n)}: {json.dumps(getattr(member, n))}" for n in fields]
+    shown = [
+        f"{names.get(n, n)}: {json.dumps(getattr(member, n), ensure_ascii=False)}" for n in fields
+    ]
     return "{" + ", ".join(shown) + "}"

@@ -179,12 +179,21 @@ def persons(signers: Iterable[Identity]) -> frozenset[str]:
     return frozenset(person(who) for who in signers)
 
 
-def load(path: Path, keys: Sequence[PublicKey] = ()) -> Believed:
+class _Nobody(msgspec.Struct, frozen=True):
+    """Trust in nobody: for a policy that is only looked at."""
+
+    def check(self, bundle: Bundle, where: str) -> Identity:
+        """Refuse."""
+        raise SignatureError("no key of this policy is at hand", where=where)
+
+
+def load(path: Path, keys: Sequence[PublicKey] = (), *, usable: bool = True) -> Believed:
     """Read a policy and the keys that it names.
 
     Args:
         path: of the policy.
         keys: for members that the policy names by fingerprint only; each must be one of them.
+        usable: whether nothing at hand to verify with is an error.
 
     Raises:
         PolicyError: it is no policy, or a file that it names is not the one.
@@ -206,13 +215,13 @@ def load(path: Path, keys: Sequence[PublicKey] = ()) -> Believed:
             hint="with --policy, keys come from the policy; --key only brings those named by keySha256",
         )  # fmt: skip
     held = {seat.fingerprint: seat.key for seat in seats if seat.key is not None}
-    if not held:
+    if not held and usable:
         raise PolicyError(
             "no key of this policy is at hand",
             where=str(path),
             expected="key: FILE, or the key of a keySha256 with --key",
         )
-    everyone = AnyOf(keys=TrustedKeys(tuple(held.values())))
+    everyone = AnyOf(keys=TrustedKeys(tuple(held.values()))) if held else _Nobody()
     digest = hashlib.sha256(data).hexdigest()
     return Believed(everyone=everyone, seats=tuple(seats), policy=policy, sha256=digest)
 
@@ -249,7 +258,9 @@ def _root(member: Member, policy: Path, role: Role) -> str:
         root = x509.load_pem_x509_certificate(_read(path))
     except ValueError as error:
         raise PolicyError(
-            "not a certificate", where=f"{policy}: {role}: {member.root}", expected="one PEM certificate"
+            "not a certificate",
+            where=f"{policy}: {role}: {member.root}",
+            expected="one PEM certificate",
         ) from error
     found = root.fingerprint(SHA256()).hex()
     if member.root_sha256 not in {None, found}:

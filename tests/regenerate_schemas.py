@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from parentage.attest.policy import Policy
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
@@ -20,6 +21,7 @@ MODELS: dict[str, Any] = {
     "recipe-v0.1": Recipe,
     "tensors-v0.1": TensorLine | FileLine,
     "report-v0.1": Report,
+    "policy-v0.1": Policy,
     "identify-v0.1": Identification,
 }
 FOLDER = Path(__file__).parent.parent / "schemas"

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from parentage.attest import oms
-from parentage.attest.claims import find_lineage, subjects
+from parentage.attest.claims import choose_lineage, read_claims, subjects
 from parentage.attest.opening import Opened
+from parentage.attest.roles import Believed
+from parentage.attest.roles import believed as as_believed
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
 from parentage.manifest import digest, table
@@ -22,6 +24,7 @@ from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.verify import integrity, verdict
 from parentage.verify.demands import Demands
+from parentage.verify.judgement import judge
 from parentage.verify.report import Report, signed_by
 from parentage.verify.signed import check_root, open_signature, open_table
 from parentage.verify.verdict import Finding, Verdict
@@ -81,14 +84,18 @@ def examination(
     # (6) find the parents by the root of their weights.
     # (7) recompute every computable step and compare element by element.
     # (8) look for contradictions in declared steps, and for merges that nobody declared.
-    # (9) decide: a contradiction refutes; a gap leaves it unproven; the rest is verified.
+    # (9) ask the policy: who signed in which role, and how many of them.
+    # (10) decide: a contradiction refutes; then the policy denies; a gap leaves it unproven; the rest
+    #      is verified.
     state = State(Report(release=str(release)), demands)
+    believed = as_believed(trust)
+    state.report.policy_sha256 = believed.sha256
     state.report.demanded = (
         state.demands.rung if state.demands.level == "recompute" else "integrity"
     )
     try:
         with open_files(release) as files, ExitStack() as stack:
-            _examine(state, files, trust, stack, history)
+            _examine(state, files, believed, stack, history)
     except UnsignedError as error:
         state.findings.append(verdict.of_error(error))
         _close(state, Verdict.UNSIGNED)
@@ -103,17 +110,18 @@ def examination(
 def _examine(
     state: State,
     files: FileSet,
-    trust: Trust,
+    believed: Believed,
     stack: ExitStack,
     history: Callable[[State, Seen], None],
 ) -> None:
-    signature = open_signature(files, trust)  # (0) (1)
+    signature = open_signature(files, believed)  # (0) (1)
     state.report.signer = signed_by(signature.signer)
-    lineage, ignored = find_lineage(files, signature, trust)  # (2) (3)
-    if ignored:
-        state.not_checked.append(
-            f"{ignored} lines of claims.jsonl by other keys, or of other kinds"
-        )
+    claims = read_claims(files, believed)
+    found = choose_lineage(files, signature, claims)  # (2) (3)
+    lineage = found.lineage
+    judged = judge(believed, signature, found, claims)  # (9)
+    state.findings += judged.findings
+    state.not_checked += judged.not_checked
     signed = oms.parse(signature.statement)
     model = model_of(files)
     claimed = open_table(files, signed)
@@ -179,14 +187,18 @@ def take(state: State, outcome: Outcome) -> None:
 
 
 def _close(state: State, forced: Verdict | None) -> None:
-    """(9) Decide."""
+    """(10) Decide."""
     report, demands = state.report, state.demands
-    report.findings = sorted(state.findings, key=lambda found: not found.refutes)
+    report.findings = sorted(
+        state.findings, key=lambda found: (not found.refutes, not found.denies)
+    )
     report.not_checked = state.not_checked
     if forced is not None:
         report.decide(forced)
     elif any(found.refutes for found in report.findings):
         report.decide(Verdict.REFUTED)
+    elif any(found.denies for found in report.findings):
+        report.decide(Verdict.DENIED)
     elif demands.level == "integrity":
         report.decide(Verdict.VERIFIED)
     else:

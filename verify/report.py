@@ -107,6 +107,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         release: what was verified, as it was named.
         root: weights root by digest profile.
         signer: whose signatures verified.
+        policy_sha256: of the trust policy's file; empty where keys were given by themselves.
         demanded, reached: rungs.
         coverage: files, bytes and tensors looked at.
         parents: declared parent ids that were found, and those that were not.
@@ -124,6 +125,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     release: str = ""
     root: dict[str, str] = {}
     signer: Signer | None = None
+    policy_sha256: str = ""
     demanded: str = "A"
     reached: str = ""
     coverage: Coverage = msgspec.field(default_factory=Coverage)
@@ -159,7 +161,9 @@ def to_text(report: Report) -> str:
         lines += _finding(found, "✗")
     if len(refuting) > _SHOWN:
         lines.append(f"  ✗ and {len(refuting) - _SHOWN} more (--json lists all)")
-    for note in [f for f in report.findings if not f.refutes][:_SHOWN]:
+    for no in [f for f in report.findings if f.denies]:
+        lines += _finding(no, "✗")
+    for note in [f for f in report.findings if not f.refutes and not f.denies][:_SHOWN]:
         lines += _finding(note, "!")
     if report.findings:
         lines.append("")
@@ -195,6 +199,8 @@ def _facts(report: Report) -> list[str]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
         facts.append(("signed by", _who(report.signer)))
+    if report.policy_sha256:
+        facts.append(("policy", f"sha256 {report.policy_sha256}"))
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     cover = report.coverage
     if cover.files:

@@ -18,6 +18,7 @@ class Verdict(StrEnum):
     REFUTED = "refuted"
     UNSIGNED = "unsigned"
     UNPROVEN = "unproven"
+    DENIED = "denied"
 
 
 EXIT_CODES: Final = {
@@ -25,6 +26,7 @@ EXIT_CODES: Final = {
     Verdict.REFUTED: errors.EXIT_REFUTED,
     Verdict.UNSIGNED: errors.EXIT_UNSIGNED,
     Verdict.UNPROVEN: errors.EXIT_UNPROVEN,
+    Verdict.DENIED: errors.EXIT_DENIED,
 }
 
 
@@ -125,7 +127,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         code: stable kebab-case name.
-        refutes: whether it contradicts the claim; otherwise it is a note.
+        refutes: whether it contradicts the claim.
+        denies: whether the policy says no because of it. Neither: it is a note.
         message: what was found.
         where: file, tensor or step.
         expected, found: the two values.
@@ -139,6 +142,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     expected: str = ""
     found: str = ""
     next: str = ""
+    denies: bool = False
 
 
 def finding(
@@ -161,6 +165,23 @@ def finding(
         found=printable(found, 300),
         next=printable(hint, 300),
     )
+
+
+def denial(
+    code: str,
+    message: str,
+    *,
+    denies: bool = True,
+    where: str = "",
+    expected: str = "",
+    found: str = "",
+    hint: str = "",
+) -> Finding:
+    """Return a finding that the policy says no to, or that it is only told of."""
+    said = finding(
+        code, message, refutes=False, where=where, expected=expected, found=found, hint=hint
+    )
+    return msgspec.structs.replace(said, denies=denies)
 
 
 def of_error(error: errors.ParentageError) -> Finding:

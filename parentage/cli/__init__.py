@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "merge": "run a recipe, write the weights, declare and sign them",
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
+    "trust": "write, check and explain a trust policy",
     "identify": "say whose weights these are",
     "join": "decide from the partial results of several verifiers' runs",
 }
@@ -31,7 +32,7 @@ Examples:
   parentage verify out --key release.pub --parent ./nex --parent ./qwen
 
 \b
-Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.
+Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied.
 Shell completion: eval "$(_PARENTAGE_COMPLETE=bash_source parentage)"   (or zsh_source, fish_source)
 """
 

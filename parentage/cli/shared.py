@@ -17,6 +17,7 @@ from parentage.manifest.errors import ParentageError, UsageError
 
 if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
+    from parentage.attest.trust import Trust
     from parentage.manifest.hashing import Progress
     from parentage.verify.report import Report
 
@@ -58,6 +59,25 @@ digest_option = click.option(
 )
 
 
+policy_option = click.option(
+    "--policy", "policy", type=FILE, help="Trust policy (YAML): who may sign, instead of --key."
+)
+
+
+def trust_from(policy: Path | None, keys: tuple[Path, ...]) -> Trust:
+    """Return whom to trust: those of a policy, or the holders of keys."""
+    from parentage.attest.keys import PublicKey
+    from parentage.attest.roles import load
+    from parentage.attest.trust import TrustedKeys
+
+    found = tuple(PublicKey.load(path) for path in keys)
+    if policy is not None:
+        return load(policy, found)
+    if not found:
+        raise UsageError("whom to trust?", hint="--key release.pub, or --policy FILE")
+    return TrustedKeys(found)
+
+
 def emit(value: object) -> None:
     """Print one JSON document to standard output."""
     import msgspec
@@ -65,7 +85,13 @@ def emit(value: object) -> None:
     click.echo(msgspec.json.encode(value))
 
 
-_COLOURS = {"VERIFIED": "green", "REFUTED": "red", "UNPROVEN": "yellow", "UNSIGNED": "yellow"}
+_COLOURS = {
+    "VERIFIED": "green",
+    "REFUTED": "red",
+    "UNPROVEN": "yellow",
+    "UNSIGNED": "yellow",
+    "DENIED": "red",
+}
 
 
 def show_report(report: Report, *, as_json: bool) -> None:

@@ -15,9 +15,11 @@ from parentage.cli.shared import (
     loose_parents,
     parent_option,
     passphrase_option,
+    policy_option,
     progress,
     show_report,
     threads_option,
+    trust_from,
 )
 from parentage.manifest.errors import UsageError
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 Examples:
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen
   parentage verify ./rio --key release.pub --level integrity
+  parentage verify ./rio --policy trust.yaml --parent ./nex --parent ./qwen
   parentage verify ./rio --key release.pub --parent base=./base --against ./nex --against ./qwen
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --resume rio.journal
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --sample 64
@@ -39,7 +42,7 @@ Examples:
       --shard 1/4 -o part-1.json --sign-key verifier.key
 
 \b
-Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
+Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by the policy.""",
 )
 @click.argument("release", type=click.Path(path_type=Path))
 @click.option(
@@ -47,9 +50,9 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
     "keys",
     type=FILE,
     multiple=True,
-    required=True,
     help="Trusted public key (PEM); repeat for more.",
 )
+@policy_option
 @parent_option
 @click.option(
     "--against",
@@ -112,6 +115,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
 def command(
     release: Path,
     keys: tuple[Path, ...],
+    policy: Path | None,
     parents: tuple[str, ...],
     against: tuple[Path, ...],
     level: str,
@@ -126,8 +130,6 @@ def command(
     **chosen: Any,  # noqa: ANN401  (the options of `Way`, under its names)
 ) -> int:
     """Check RELEASE: signature, every file and tensor, parents, and the recipe by recomputing it."""
-    from parentage.attest.keys import PublicKey
-    from parentage.attest.trust import TrustedKeys
     from parentage.manifest.atomic import write_bytes
     from parentage.verify.check import verify_part
     from parentage.verify.demands import Demands
@@ -141,7 +143,7 @@ def command(
     with progress("verify", quiet=as_json, reads=reads) as bar:
         report, part = verify_part(
             release,
-            trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
+            trust=trust_from(policy, keys),
             parents=given,
             against=against,
             demands=Demands(

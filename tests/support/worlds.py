@@ -107,7 +107,7 @@ class World:
         """Read the lineage that a release carries, by this publisher."""
         with open_files(self.root / name) as files:
             data = files.files["model.sig"].read_small()
-            return find_lineage(files, open_bundle(data, self.trust, "model.sig"), self.trust)[0]
+            return find_lineage(files, open_bundle(data, self.trust, "model.sig"), self.trust)
 
     def lineage_unbound(self, name: str) -> Lineage:
         """Read the lineage in the first claim, whatever it is about."""
