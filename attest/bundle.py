@@ -104,14 +104,14 @@ def build(payload: bytes, signer: AnySigner) -> bytes:
 
     if isinstance(signer, BundleSigner):
         return signer.bundle(payload)
-    signature = signer.sign(pae(PAYLOAD_TYPE, payload))
+    signature = signer.sign(payload)
     document = {
         "mediaType": MEDIA_TYPE,
-        "verificationMaterial": signer.verification_material(),
+        "verificationMaterial": signature.material,
         "dsseEnvelope": {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+            "signatures": [{"sig": base64.b64encode(signature.value).decode(), "keyid": ""}],
         },
     }
     return json.dumps(document, separators=(",", ":")).encode()

@@ -1,44 +1,39 @@
-"""ECDSA keys: made, read, written. A key or passphrase never reaches a message."""
+"""Keys: made, read, written. A key or passphrase never reaches a message."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
+from parentage.attest.algorithms import ALGORITHMS, algorithm_of
 from parentage.manifest import atomic
 from parentage.manifest.errors import SignatureError, SigningKeyError, UsageError
 
 ENVIRONMENT: Final = "PARENTAGE_PASSPHRASE"
 _MAX_KEY_FILE: Final = 64 << 10
-_HASHES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {
-    "secp256r1": hashes.SHA256,
-    "secp384r1": hashes.SHA384,
-    "secp521r1": hashes.SHA512,
-}
-
-
-def _algorithm(curve: ec.EllipticCurve) -> ec.ECDSA:
-    algorithm = _HASHES.get(curve.name)
-    if algorithm is None:
-        raise SigningKeyError("curve not supported", expected=", ".join(_HASHES), found=curve.name)
-    return ec.ECDSA(algorithm())
 
 
 class PublicKey:
     """A key that signatures are checked with."""
 
-    def __init__(self, key: ec.EllipticCurvePublicKey) -> None:
-        """Wrap a key on P-256, P-384 or P-521."""
+    def __init__(self, key: Any, *, where: str = "") -> None:  # noqa: ANN401
+        """Wrap one of `cryptography`'s public keys.
+
+        Raises:
+            SigningKeyError: no algorithm of the table has such keys.
+        """
+        self.algorithm = algorithm_of(key, where=where)
         self._key = key
-        self._algorithm = _algorithm(key.curve)
         self.pem: bytes = key.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.der: bytes = key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         #: The OMS hint: SHA-256 of the PEM text, final newline included.
         self.fingerprint: str = hashlib.sha256(self.pem).hexdigest()
@@ -48,7 +43,7 @@ class PublicKey:
         """Read a PEM SubjectPublicKeyInfo.
 
         Raises:
-            SigningKeyError: it is something else, or no elliptic-curve key.
+            SigningKeyError: it is something else, or of an algorithm that is not used here.
         """
         try:
             key = serialization.load_pem_public_key(data)
@@ -56,53 +51,56 @@ class PublicKey:
             raise SigningKeyError(
                 "not a public key", where=where, expected="PEM, BEGIN PUBLIC KEY"
             ) from error
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise SigningKeyError(
-                "key type not supported", where=where, expected="ECDSA", found=type(key).__name__
-            )
-        return cls(key)
+        return cls(key, where=where)
 
     @classmethod
     def load(cls, path: Path) -> PublicKey:
         """Read a PEM file."""
-        return cls.from_pem(_read(path), where=str(path))
+        return cls.from_pem(read_key_file(path), where=str(path))
 
     def verify(self, signature: bytes, data: bytes) -> None:
-        """Check a DER signature over `data`.
+        """Check a signature over `data`.
 
         Raises:
             SignatureError: it does not verify.
         """
         try:
-            self._key.verify(signature, data, self._algorithm)
+            self.algorithm.verify(self._key, signature, data)
         except InvalidSignature as error:
             raise SignatureError(
-                "signature does not verify", expected=f"a signature by key {self.fingerprint}"
+                "signature does not verify",
+                expected=f"a {self.algorithm.name} signature by key {self.fingerprint}",
             ) from error
 
 
 class PrivateKey:
-    """A P-256 key that signs (P-384 and P-521 are read, too)."""
+    """A key that signs, held in memory."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        """Wrap a key."""
+    def __init__(self, key: Any, *, where: str = "") -> None:  # noqa: ANN401
+        """Wrap one of `cryptography`'s private keys."""
         self._key = key
-        self._algorithm = _algorithm(key.curve)
-        self.public = PublicKey(key.public_key())
+        self.public = PublicKey(key.public_key(), where=where)
 
     @classmethod
-    def generate(cls) -> PrivateKey:
-        """Make a P-256 key: the one curve that every verifier in the field reads."""
-        return cls(ec.generate_private_key(ec.SECP256R1()))
+    def generate(cls, algorithm: str = "p256") -> PrivateKey:
+        """Make a key; P-256 is what every verifier in the field reads.
+
+        Raises:
+            UsageError: no such algorithm.
+            MissingExtraError: the installed `cryptography` lacks it.
+        """
+        if algorithm not in ALGORITHMS:
+            raise UsageError("no such type of key", expected=", ".join(ALGORITHMS), found=algorithm)
+        return cls(ALGORITHMS[algorithm].generate())
 
     @classmethod
     def load(cls, path: Path, passphrase: bytes | None) -> PrivateKey:
         """Read a PEM file, PKCS#8, encrypted or not.
 
         Raises:
-            SigningKeyError: passphrase missing or wrong, not a key, or not ECDSA.
+            SigningKeyError: passphrase missing or wrong, not a key, or of another algorithm.
         """
-        data = _read(path)
+        data = read_key_file(path)
         encrypted = b"BEGIN ENCRYPTED" in data
         try:
             key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
@@ -118,14 +116,7 @@ class PrivateKey:
                 where=str(path),
                 expected="PEM, PKCS#8",
             ) from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise SigningKeyError(
-                "key type not supported",
-                where=str(path),
-                expected="ECDSA",
-                found=type(key).__name__,
-            )
-        return cls(key)
+        return cls(key, where=str(path))
 
     def to_pem(self, passphrase: bytes | None) -> bytes:
         """Return PKCS#8, encrypted where there is a passphrase."""
@@ -134,16 +125,17 @@ class PrivateKey:
             if not passphrase:
                 raise UsageError("empty passphrase", hint="choose one, or --no-passphrase")
             protection = serialization.BestAvailableEncryption(passphrase)
-        return self._key.private_bytes(
+        data: bytes = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection
         )
+        return data
 
     def sign(self, data: bytes) -> bytes:
-        """Return a DER signature over `data`."""
-        return self._key.sign(data, self._algorithm)
+        """Return a signature over `data`; DER for ECDSA."""
+        return self.public.algorithm.sign(self._key, data)
 
 
-def write_keypair(path: Path, passphrase: bytes | None) -> PublicKey:
+def write_keypair(path: Path, passphrase: bytes | None, *, algorithm: str = "p256") -> PublicKey:
     """Make a key and write PATH (mode 600) and PATH with the suffix `.pub`.
 
     Raises:
@@ -155,7 +147,7 @@ def write_keypair(path: Path, passphrase: bytes | None) -> PublicKey:
             raise UsageError(
                 "file exists already", where=str(target), hint="choose another --output"
             )
-    key = PrivateKey.generate()
+    key = PrivateKey.generate(algorithm)
     atomic.write_bytes(path, key.to_pem(passphrase), mode=0o600)
     atomic.write_bytes(public_path, key.public.pem)
     return key.public
@@ -164,17 +156,22 @@ def write_keypair(path: Path, passphrase: bytes | None) -> PublicKey:
 def passphrase_from(file: Path | None, environment: Mapping[str, str]) -> bytes | None:
     """Return the first line of `file`, else PARENTAGE_PASSPHRASE, else None."""
     if file is not None:
-        return _read(file).split(b"\n", 1)[0].rstrip(b"\r")
+        return read_key_file(file).split(b"\n", 1)[0].rstrip(b"\r")
     value = environment.get(ENVIRONMENT)
     return value.encode() if value else None
 
 
-def _read(path: Path) -> bytes:
+def read_key_file(path: Path, most: int = _MAX_KEY_FILE) -> bytes:
+    """Read a small file of keys, certificates or passphrases.
+
+    Raises:
+        SigningKeyError: it can't be read, or is larger than `most`.
+    """
     try:
         with path.open("rb") as stream:
-            data = stream.read(_MAX_KEY_FILE + 1)
+            data = stream.read(most + 1)
     except OSError as error:
         raise SigningKeyError(f"can't read: {error.strerror}", where=str(path)) from error
-    if len(data) > _MAX_KEY_FILE:
+    if len(data) > most:
         raise SigningKeyError("file too large for a key", where=str(path))
     return data

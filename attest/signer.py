@@ -1,26 +1,57 @@
-"""What can sign. To add a signer: a class with this protocol, and a line in the table."""
+"""What can sign a payload: a key shown by its hint, or one shown by a certificate chain.
+
+Two things are apart: who holds the key (`Holder`: memory, a command, a PKCS#11 token) and how the
+bundle says that the signature is checked (`Signer`). To add a holder: a class with its protocol,
+and a line in the table of parentage/cli/signing.py; to add a signer, likewise.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
-from parentage.attest.keys import PrivateKey
+import msgspec
+
+from parentage.attest.envelope import PAYLOAD_TYPE, pae
+from parentage.attest.keys import PublicKey
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """A signature over a payload's pre-authentication encoding.
+
+    Attributes:
+        value: as the algorithm writes it; DER for ECDSA.
+        material: the bundle's `verificationMaterial`, how the signature is checked.
+    """
+
+    value: bytes
+    material: dict[str, object]
 
 
 class Signer(Protocol):
-    """Anything that signs bytes and says how its signature is checked."""
+    """Anything that signs in-toto payloads and says how its signatures are checked."""
 
     @property
     def identity(self) -> str:
         """Who signs, for people."""
 
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of its signatures, by its name in `algorithms.ALGORITHMS`."""
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign the payload's pre-authentication encoding."""
+
+
+class Holder(Protocol):
+    """Anything that holds a private key and signs bytes with it."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+
     def sign(self, data: bytes) -> bytes:
         """Return the signature over `data`."""
-
-    def verification_material(self) -> dict[str, object]:
-        """Return the bundle's `verificationMaterial`."""
 
 
 class BundleSigner(ABC):
@@ -40,24 +71,23 @@ AnySigner = Signer | BundleSigner
 
 
 class KeySigner:
-    """Signs with a private key held in memory."""
+    """Signs as the holder of a key, named by its hint."""
 
-    def __init__(self, key: PrivateKey) -> None:
-        """Sign with `key`."""
-        self._key = key
+    def __init__(self, holder: Holder) -> None:
+        """Sign with the key of `holder`."""
+        self._holder = holder
 
     @property
     def identity(self) -> str:
         """The public key's fingerprint."""
-        return self._key.public.fingerprint
+        return self._holder.public.fingerprint
 
-    def sign(self, data: bytes) -> bytes:
-        """Return a DER ECDSA signature."""
-        return self._key.sign(data)
+    @property
+    def algorithm(self) -> str:
+        """The key's."""
+        return self._holder.public.algorithm.name
 
-    def verification_material(self) -> dict[str, object]:
-        """Return the public key's hint, as OMS writes it."""
-        return {"publicKey": {"hint": self.identity}, "tlogEntries": []}
-
-
-SIGNERS: Final[Mapping[str, type[KeySigner]]] = {"key": KeySigner}
+    def sign(self, payload: bytes) -> Signature:
+        """Sign; the material is the public key's hint, as OMS writes it."""
+        value = self._holder.sign(pae(PAYLOAD_TYPE, payload))
+        return Signature(value, {"publicKey": {"hint": self.identity}, "tlogEntries": []})
