@@ -11,7 +11,7 @@ from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
-from parentage.attest.signer import AnySigner
+from parentage.attest.signer import AnySigner, require_oms
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
 from parentage.manifest import atomic, canonical, lineage, table
@@ -60,8 +60,10 @@ def sign_release(
 
     Raises:
         UsageError: there is no draft.
+        SigningKeyError: a key that model signatures are not made with.
         FileSetError: a link is in the folder, or a file changed since `declare`.
     """
+    require_oms(signer)
     if not (model / DRAFT).is_file():
         raise UsageError(
             "nothing declared here", where=str(model), hint=f"parentage declare {model}"

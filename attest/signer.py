@@ -12,8 +12,10 @@ from typing import Protocol
 
 import msgspec
 
+from parentage.attest.algorithms import ALGORITHMS
 from parentage.attest.envelope import PAYLOAD_TYPE, pae
 from parentage.attest.keys import PublicKey
+from parentage.manifest.errors import SigningKeyError
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -91,3 +93,19 @@ class KeySigner:
         """Sign; the material is the public key's hint, as OMS writes it."""
         value = self._holder.sign(pae(PAYLOAD_TYPE, payload))
         return Signature(value, {"publicKey": {"hint": self.identity}, "tlogEntries": []})
+
+
+def require_oms(signer: AnySigner) -> None:
+    """Refuse a signer whose `model.sig` other tools could not verify.
+
+    Raises:
+        SigningKeyError: its algorithm is not one of OpenSSF Model Signing.
+    """
+    if not isinstance(signer, BundleSigner) and not ALGORITHMS[signer.algorithm].oms:
+        raise SigningKeyError(
+            "OpenSSF Model Signing takes ECDSA keys only",
+            where="model.sig",
+            expected=", ".join(name for name, kind in ALGORITHMS.items() if kind.oms),
+            found=signer.algorithm,
+            hint="parentage keygen --type p256",
+        )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from parentage.attest.bundle import Bundle
 from parentage.attest.identity import Identity, KeyIdentity
@@ -30,19 +30,37 @@ class Trust(Protocol):
         """
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A way to find out when a signature was made: what a `Trust` may also be."""
+
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return a moment at which the signature existed, proven by somebody trusted, or None.
+
+        Raises:
+            SignatureError: the bundle carries a proof that does not verify.
+        """
+
+
 class TrustedKeys(msgspec.Struct, frozen=True):
     """Public keys of one role.
 
     Attributes:
         keys: at least one.
+        times: proves when a signature was made.
     """
 
     keys: tuple[PublicKey, ...]
+    times: Timed | None = None
 
     def __post_init__(self) -> None:
         """Refuse an empty list."""
         if not self.keys:
             raise UsageError("an empty trust list trusts nobody", hint="--key release.pub")
+
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return when the signature was made, if that is proven."""
+        return None if self.times is None else self.times.time(bundle, where)
 
     def check(self, bundle: Bundle, where: str) -> KeyIdentity:
         """Verify with the trusted key that the hint selects.
@@ -76,8 +94,7 @@ class TrustedKeys(msgspec.Struct, frozen=True):
 
 def _spellings(key: PublicKey) -> set[str]:
     """Return the hints in use: OMS's hex, and base64 of the DER digest (cosign, sigstore-go)."""
-    der = load_pem_public_key(key.pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    digest = hashlib.sha256(der).digest()
+    digest = hashlib.sha256(key.der).digest()
     return {key.fingerprint, digest.hex(), base64.b64encode(digest).decode()}
 
 
@@ -99,15 +116,35 @@ class AnyOf(msgspec.Struct, frozen=True):
         if self.keys is None and self.chains is None and self.keyless is None:
             raise UsageError("an empty trust list trusts nobody", hint="--key release.pub")
 
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return when the signature was made, if the way that trusts the signer can tell."""
+        return time_of(self._way(bundle), bundle, where)
+
     def check(self, bundle: Bundle, where: str) -> Identity:
         """Verify as the bundle's kind demands."""
-        kinds = {KeyHint: self.keys, Chain: self.chains, Leaf: self.keyless}
-        trust = kinds[type(bundle.material.kind)]
+        trust = self._way(bundle)
         if trust is None:
             ways = {"key": self.keys, "certificate": self.chains, "keyless": self.keyless}
             given = ", ".join(name for name, way in ways.items() if way is not None)
             raise not_trusted(bundle, where, f"a signature by {given}")
         return trust.check(bundle, where)
+
+    def _way(self, bundle: Bundle) -> Trust | None:
+        kinds = {KeyHint: self.keys, Chain: self.chains, Leaf: self.keyless}
+        return kinds[type(bundle.material.kind)]
+
+
+def time_of(trust: Trust | None, bundle: Bundle, where: str) -> datetime | None:
+    """Return when a signature was made, if whoever is trusted can tell."""
+    timed: object = trust
+    return timed.time(bundle, where) if isinstance(timed, Timed) else None
+
+
+def keys_of(trust: Trust) -> tuple[PublicKey, ...]:
+    """Return the keys that are trusted as such."""
+    if isinstance(trust, AnyOf):
+        return () if trust.keys is None else keys_of(trust.keys)
+    return trust.keys if isinstance(trust, TrustedKeys) else ()
 
 
 def not_trusted(bundle: Bundle, where: str, expected: str) -> SignatureError:

@@ -207,6 +207,24 @@ class SignatureError(ParentageError):
     code = "signature"
 
 
+class CertificateError(SignatureError):
+    """A certificate that does not lead to a trusted root at the time that counts."""
+
+    code = "certificate"
+
+
+class TimestampError(SignatureError):
+    """An RFC 3161 timestamp that is broken, of something else, or by an authority not trusted."""
+
+    code = "timestamp"
+
+
+class SigningFailedError(CannotRunError):
+    """What should sign or stamp did not: a command, a token, a timestamp authority."""
+
+    code = "signing-failed"
+
+
 class SigningKeyError(ParentageError):
     """A key that can't be read or used."""
 

@@ -19,10 +19,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parentage.attest.chains import CertificateSigner, TrustedChains
     from parentage.attest.keys import PrivateKey, PublicKey
     from parentage.attest.release import sign_release
     from parentage.attest.signer import KeySigner
-    from parentage.attest.trust import TrustedKeys
+    from parentage.attest.trust import AnyOf, TrustedKeys
     from parentage.manifest.build import declare
     from parentage.manifest.errors import ParentageError
     from parentage.manifest.recipe import Recipe
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AnyOf": "attest.trust",
+    "CertificateSigner": "attest.chains",
     "Demands": "verify.demands",
     "KeySigner": "attest.signer",
     "ParentageError": "manifest.errors",
@@ -47,6 +50,7 @@ _HOME = {
     "PublicKey": "attest.keys",
     "Recipe": "manifest.recipe",
     "Report": "verify.report",
+    "TrustedChains": "attest.chains",
     "TrustedKeys": "attest.trust",
     "Verdict": "verify.verdict",
     "Way": "verify.way",
@@ -61,6 +65,8 @@ _HOME = {
 }
 
 __all__ = [
+    "AnyOf",
+    "CertificateSigner",
     "Demands",
     "KeySigner",
     "ParentageError",
@@ -68,6 +74,7 @@ __all__ = [
     "PublicKey",
     "Recipe",
     "Report",
+    "TrustedChains",
     "TrustedKeys",
     "Verdict",
     "Way",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from parentage.attest.trust import TrustedKeys
+from parentage.attest.trust import Trust, TrustedKeys, keys_of
 from parentage.manifest import digest
 from parentage.manifest.errors import (
     CannotRunError,
@@ -32,7 +32,7 @@ def join(
     release: Path,
     parts: Sequence[Path],
     *,
-    trust: TrustedKeys,
+    trust: Trust,
     verifiers: TrustedKeys,
     demands: Demands | None = None,
 ) -> Report:
@@ -43,7 +43,7 @@ def join(
     Args:
         release: its folder.
         parts: files that `--shard` wrote, in any order.
-        trust: the publisher's keys.
+        trust: the publisher.
         verifiers: whose parts are believed; never the publisher's.
         demands: as the shards had; `rung`, `whole_files`, `threads` and `progress` count.
 
@@ -51,7 +51,7 @@ def join(
         PartError: a part is not by a verifier, is broken, of other inputs, or stands twice.
         UsageError: a publisher's key is named as a verifier's, or a file does not exist.
     """
-    publishers = {key.fingerprint for key in trust.keys}
+    publishers = {key.fingerprint for key in keys_of(trust)}
     for key in verifiers.keys:
         if key.fingerprint in publishers:
             raise UsageError(

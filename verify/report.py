@@ -44,6 +44,7 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         key_sha256: of a key: SHA-256 of its PEM form.
         subject: of a certificate.
         certificate_sha256: of a certificate: SHA-256 of its DER form.
+        root_sha256: of the trusted certificate that it leads to, likewise.
         identity, issuer: of a keyless signature.
     """
 
@@ -51,6 +52,7 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     key_sha256: str = ""
     subject: str = ""
     certificate_sha256: str = ""
+    root_sha256: str = ""
     identity: str = ""
     issuer: str = ""
 
@@ -62,7 +64,10 @@ def signed_by(who: Identity) -> Signer:
             return Signer(key_sha256=who.fingerprint)
         case ChainIdentity():
             return Signer(
-                method="certificate", subject=who.subject, certificate_sha256=who.fingerprint
+                method="certificate",
+                subject=who.subject,
+                certificate_sha256=who.fingerprint,
+                root_sha256=who.root,
             )
         case KeylessIdentity():
             return Signer(method="keyless", identity=who.identity, issuer=who.issuer)

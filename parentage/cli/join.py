@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from parentage.cli.shared import FILE, json_option, progress, show_report, threads_option
+from parentage.cli.trusting import TrustChoice, trust_options
 
 
 @click.command(
@@ -20,9 +21,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
 )
 @click.argument("release", type=click.Path(path_type=Path))
 @click.argument("parts", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option(
-    "--key", "keys", type=FILE, multiple=True, required=True, help="The publisher's public key."
-)
+@trust_options
 @click.option(
     "--verifier",
     "verifiers",
@@ -44,7 +43,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
 def command(
     release: Path,
     parts: tuple[Path, ...],
-    keys: tuple[Path, ...],
+    trusted: TrustChoice,
     verifiers: tuple[Path, ...],
     rung: str,
     whole_files: bool,
@@ -61,7 +60,7 @@ def command(
         report = join(
             release,
             parts,
-            trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
+            trust=trusted.build(),
             verifiers=TrustedKeys(tuple(PublicKey.load(path) for path in verifiers)),
             demands=Demands(
                 rung=rung,  # type: ignore[arg-type]  # click checked the choice

@@ -13,13 +13,12 @@ from parentage.cli.shared import (
     emit,
     json_option,
     lineage_document,
-    load_key,
     named_parents,
     parent_option,
-    passphrase_option,
     progress,
     threads_option,
 )
+from parentage.cli.signing import SigningChoice, signing_options
 
 
 @click.command(
@@ -33,8 +32,7 @@ Example:
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make."
 )
 @parent_option
-@click.option("--key", "key_path", type=FILE, help="Sign with this private key; else only declare.")
-@passphrase_option
+@signing_options
 @click.option("--shard-bytes", type=click.IntRange(1), default=5_000_000_000, show_default=True)
 @click.option("--companions", metavar="ID", help="Parent whose config and tokenizer are copied.")
 @device_option
@@ -45,8 +43,7 @@ def command(
     recipe_path: Path,
     output: Path,
     parents: tuple[str, ...],
-    key_path: Path | None,
-    passphrase_file: Path | None,
+    signing: SigningChoice,
     shard_bytes: int,
     companions: str | None,
     device: str,
@@ -54,10 +51,13 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> int:
-    """Run RECIPE, write the weights to OUTPUT with tensor table and lineage, and sign them."""
+    """Run RECIPE, write the weights to OUTPUT with tensor table and lineage, and sign them.
+
+    Without a signer, the lineage is only drafted.
+    """
     from parentage.manifest.recipe import load
 
-    key = load_key(key_path, passphrase_file) if key_path else None
+    chosen = signing.build() if signing.given else None
     recipe = load(recipe_path)
     given = named_parents(parents)
     from parentage.verify.produce import merge
@@ -74,18 +74,16 @@ def command(
             threads=threads,
             progress=bar,
         )
-    if key is not None:
+    if chosen is not None:
         from parentage.attest.release import sign_release
-        from parentage.attest.signer import KeySigner
-        from parentage.attest.trust import TrustedKeys
 
-        sign_release(output, KeySigner(key), TrustedKeys((key.public,)), threads=threads)
+        sign_release(output, chosen.signer, chosen.trust, threads=threads)
     if as_json:
         emit(lineage_document(declared.lineage))
         return 0
     click.echo(f"merged {declared.lineage.weights.tensors} tensors into {output}")
     for name, root in declared.lineage.weights.root.items():
         click.echo(f"weights   {name} {root}")
-    if key is None:
+    if chosen is None:
         click.echo(f"next      parentage sign {output} --key release.key")
     return 0

@@ -17,7 +17,6 @@ from parentage.manifest.errors import ParentageError, UsageError
 
 if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
-    from parentage.attest.trust import Trust
     from parentage.manifest.hashing import Progress
     from parentage.verify.report import Report
 
@@ -25,9 +24,6 @@ FOLDER = click.Path(path_type=Path, exists=True)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-key_option = click.option(
-    "--key", "key_path", type=FILE, required=True, help="Private key (PEM, PKCS#8)."
-)
 passphrase_option = click.option(
     "--passphrase-file",
     type=FILE,
@@ -57,25 +53,6 @@ digest_option = click.option(
     type=click.Choice(["ptd1-b3", "ptd1-sha256"]),
     help="Digest profile; repeat for both. Default ptd1-b3.",
 )
-
-
-policy_option = click.option(
-    "--policy", "policy", type=FILE, help="Trust policy (YAML): who may sign, instead of --key."
-)
-
-
-def trust_from(policy: Path | None, keys: tuple[Path, ...]) -> Trust:
-    """Return whom to trust: those of a policy, or the holders of keys."""
-    from parentage.attest.keys import PublicKey
-    from parentage.attest.roles import load
-    from parentage.attest.trust import TrustedKeys
-
-    found = tuple(PublicKey.load(path) for path in keys)
-    if policy is not None:
-        return load(policy, found)
-    if not found:
-        raise UsageError("whom to trust?", hint="--key release.pub, or --policy FILE")
-    return TrustedKeys(found)
 
 
 def emit(value: object) -> None:

@@ -15,12 +15,11 @@ from parentage.cli.shared import (
     loose_parents,
     parent_option,
     passphrase_option,
-    policy_option,
     progress,
     show_report,
     threads_option,
-    trust_from,
 )
+from parentage.cli.trusting import TrustChoice, trust_options
 from parentage.manifest.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,14 +44,7 @@ Examples:
 Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by the policy.""",
 )
 @click.argument("release", type=click.Path(path_type=Path))
-@click.option(
-    "--key",
-    "keys",
-    type=FILE,
-    multiple=True,
-    help="Trusted public key (PEM); repeat for more.",
-)
-@policy_option
+@trust_options
 @parent_option
 @click.option(
     "--against",
@@ -114,8 +106,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 @json_option
 def command(
     release: Path,
-    keys: tuple[Path, ...],
-    policy: Path | None,
+    trusted: TrustChoice,
     parents: tuple[str, ...],
     against: tuple[Path, ...],
     level: str,
@@ -143,7 +134,7 @@ def command(
     with progress("verify", quiet=as_json, reads=reads) as bar:
         report, part = verify_part(
             release,
-            trust=trust_from(policy, keys),
+            trust=trusted.build(),
             parents=given,
             against=against,
             demands=Demands(

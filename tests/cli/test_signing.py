@@ -1,0 +1,159 @@
+"""Signing and trusting from the command line, with every kind of signer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pki import Pki
+from worlds import World
+
+import parentage
+from parentage.cli import main
+
+PEER = Path(
+    os.environ.get(
+        "PARENTAGE_MODEL_SIGNING",
+        Path(__file__).parents[2] / ".peers/model-signing/bin/model_signing",
+    )
+)
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process and return exit code, stdout and stderr."""
+
+    def runner(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(left.value.code or 0), out, err
+
+    return runner
+
+
+@pytest.fixture
+def release(world: World) -> Path:
+    """Declared, and not signed."""
+    parentage.declare(world.root / "base", world.recipe([], []), parents={})
+    return world.root / "base"
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    made = Pki()
+    for stem in ("root", "intermediate", "leaf"):
+        getattr(made, stem).write(tmp_path, stem)
+    return made
+
+
+def ok(result: tuple[int, str, str]) -> str:
+    assert result[0] == 0, result
+    return result[1]
+
+
+def test_a_certificate_signs_and_its_root_verifies(
+    run: Run, release: Path, pki: Pki, tmp_path: Path
+) -> None:
+    signed = ok(
+        run("sign", release, "--key", tmp_path / "leaf.key", "--certificate", tmp_path / "leaf.pem",
+            "--chain", tmp_path / "intermediate.pem", "--json")
+    )  # fmt: skip
+    assert json.loads(signed)["signer"]["subject"] == "CN=publisher"
+
+    integrity = ("verify", release, "--level", "integrity")
+    report = json.loads(ok(run(*integrity, "--ca", tmp_path / "root.pem", "--json")))
+    assert report["verdict"] == "verified"
+    assert report["signer"]["method"] == "certificate"
+    text = ok(run(*integrity, "--ca", tmp_path / "root.pem"))
+    assert "certificate CN=publisher" in text
+
+    Pki().root.write(tmp_path, "other")
+    code, out, _ = run(*integrity, "--ca", tmp_path / "other.pem")
+    assert code == 1
+    assert "does not lead to a trusted root  [certificate]" in out
+    code, _, err = run(*integrity)
+    assert code == 2
+    assert "whom to trust?" in err
+
+
+def test_verifying_takes_keys_and_roots_together(
+    run: Run, release: Path, pki: Pki, tmp_path: Path
+) -> None:
+    ok(run("keygen", "-o", tmp_path / "r.key", "--no-passphrase"))
+    ok(run("sign", release, "--key", tmp_path / "r.key"))
+    ok(
+        run("verify", release, "--level", "integrity", "--ca", tmp_path / "root.pem",
+            "--key", tmp_path / "r.pub")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ["p256", "p384", "p521"])
+def test_keys_that_sign_models(run: Run, release: Path, tmp_path: Path, algorithm: str) -> None:
+    made = run("keygen", "-o", tmp_path / "r.key", "--no-passphrase", "--type", algorithm, "--json")
+    assert json.loads(ok(made))["type"] == algorithm
+    ok(run("sign", release, "--key", tmp_path / "r.key"))
+    ok(run("verify", release, "--level", "integrity", "--key", tmp_path / "r.pub"))
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "ml-dsa-65"])
+def test_keys_that_do_not(run: Run, release: Path, tmp_path: Path, algorithm: str) -> None:
+    ok(run("keygen", "-o", tmp_path / "r.key", "--no-passphrase", "--type", algorithm))
+    code, _, err = run("sign", release, "--key", tmp_path / "r.key")
+
+    assert code == 2
+    assert "takes ECDSA keys only" in err
+    assert not (release / "model.sig").exists()
+
+
+def test_the_chain_must_hold_before_anything_is_written(
+    run: Run, release: Path, pki: Pki, tmp_path: Path
+) -> None:
+    Pki().intermediate.write(tmp_path, "stranger")
+    signing = ("sign", release, "--key", tmp_path / "leaf.key")
+    code, _, err = run(
+        *signing, "--certificate", tmp_path / "leaf.pem", "--chain", tmp_path / "stranger.pem"
+    )
+    assert code == 1
+    assert "does not lead" in err
+    assert not (release / "model.sig").exists()
+
+    for arguments, message in (
+        (("--certificate", tmp_path / "root.pem"), "another key's"),
+        (("--certificate", tmp_path / "leaf.key"), "not certificates"),
+        (("--chain", tmp_path / "root.pem"), "--chain goes with --certificate"),
+    ):
+        code, _, err = run(*signing, *arguments)
+        assert (code, message in err) == (2, True), err
+    code, _, err = run("sign", release)
+    assert (code, "say who signs" in err) == (2, True), err
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not PEER.exists(), reason="model_signing is not installed (make peers)")
+def test_model_signing_accepts_our_certificate_bundles(
+    run: Run, release: Path, pki: Pki, tmp_path: Path
+) -> None:
+    ok(
+        run("sign", release, "--key", tmp_path / "leaf.key", "--certificate", tmp_path / "leaf.pem",
+            "--chain", tmp_path / "intermediate.pem")
+    )  # fmt: skip
+
+    def verify(root: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PEER, "verify", "certificate", release, "--signature", release / "model.sig",
+             "--certificate_chain", tmp_path / root],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    accepted = verify("root.pem")
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    Pki().root.write(tmp_path, "other")
+    assert verify("other.pem").returncode != 0
