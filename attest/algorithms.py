@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -62,6 +62,13 @@ class Ecdsa:
     def verify(self, key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
         """Check a DER signature."""
         key.verify(signature, data, self._algorithm)
+
+
+def verify_legacy(key: object, signature: bytes, data: bytes) -> None:
+    """Check a signature by model_signing 0.2: ECDSA, over SHA-256 whatever the curve."""
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidSignature
+    key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
 
 
 class Ed25519:

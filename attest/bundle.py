@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from parentage.attest import material
-from parentage.attest.envelope import PAYLOAD_TYPE, pae, strict_b64decode
+from parentage.attest.envelope import PAYLOAD_TYPE, legacy_pae, pae, strict_b64decode
 from parentage.attest.material import KeyHint, Material, fields
 from parentage.manifest import canonical
 from parentage.manifest.errors import BundleError, JsonError
@@ -36,6 +36,7 @@ class Bundle(msgspec.Struct, frozen=True):
         signature: as its algorithm writes it; DER for ECDSA.
         material: how it is checked, as the bundle says.
         data: the bundle itself.
+        legacy: signed as model_signing 0.2 did; set by whoever was asked to read such.
     """
 
     payload: bytes
@@ -43,6 +44,7 @@ class Bundle(msgspec.Struct, frozen=True):
     signature: bytes
     material: Material
     data: bytes
+    legacy: bool = False
 
     @property
     def hint(self) -> str:
@@ -52,11 +54,11 @@ class Bundle(msgspec.Struct, frozen=True):
     @property
     def signed_bytes(self) -> bytes:
         """What the signature is over."""
-        return pae(self.payload_type, self.payload)
+        return (legacy_pae if self.legacy else pae)(self.payload_type, self.payload)
 
 
-def parse(data: bytes, where: str) -> Bundle:
-    """Parse a bundle.
+def parse(data: bytes, where: str, *, legacy: bool = False) -> Bundle:
+    """Parse a bundle; `legacy`: also the key as raw bytes, as model_signing up to 1.0.1 wrote it.
 
     Raises:
         BundleError: naming the field that breaks the format.
@@ -93,7 +95,9 @@ def parse(data: bytes, where: str) -> Bundle:
         payload=strict_b64decode(envelope["payload"], f"{where}: payload"),
         payload_type=PAYLOAD_TYPE,
         signature=strict_b64decode(signature["sig"], f"{where}: sig"),
-        material=material.parse(top["verificationMaterial"], f"{where}: verificationMaterial"),
+        material=material.parse(
+            top["verificationMaterial"], f"{where}: verificationMaterial", legacy=legacy
+        ),
         data=data,
     )
 

@@ -17,6 +17,11 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
+def legacy_pae(payload_type: str, payload: bytes) -> bytes:
+    """Return what model_signing 0.2 signed instead: a capital V, and Python's spelling of the bytes."""
+    return f"DSSEV1 {len(payload_type)} {payload_type} {len(payload)} {payload!r}".encode()
+
+
 def strict_b64decode(text: object, where: str) -> bytes:
     """Decode standard base64 that has exactly one spelling.
 

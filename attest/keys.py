@@ -10,7 +10,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from parentage.attest.algorithms import ALGORITHMS, algorithm_of
+from parentage.attest.algorithms import ALGORITHMS, algorithm_of, verify_legacy
 from parentage.manifest import atomic
 from parentage.manifest.errors import SignatureError, SigningKeyError, UsageError
 
@@ -58,14 +58,17 @@ class PublicKey:
         """Read a PEM file."""
         return cls.from_pem(read_key_file(path), where=str(path))
 
-    def verify(self, signature: bytes, data: bytes) -> None:
-        """Check a signature over `data`.
+    def verify(self, signature: bytes, data: bytes, *, legacy: bool = False) -> None:
+        """Check a signature over `data`; `legacy`: made as model_signing 0.2 did.
 
         Raises:
             SignatureError: it does not verify.
         """
         try:
-            self.algorithm.verify(self._key, signature, data)
+            if legacy:
+                verify_legacy(self._key, signature, data)
+            else:
+                self.algorithm.verify(self._key, signature, data)
         except InvalidSignature as error:
             raise SignatureError(
                 "signature does not verify",

@@ -5,6 +5,7 @@ Parsed and bounded here, believed nowhere: trust.py decides.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -55,8 +56,8 @@ class Material(msgspec.Struct, frozen=True):
     timestamps: tuple[bytes, ...] = ()
 
 
-def parse(value: object, where: str) -> Material:
-    """Parse `verificationMaterial`.
+def parse(value: object, where: str, *, legacy: bool = False) -> Material:
+    """Parse `verificationMaterial`; `legacy`: also a key as raw bytes.
 
     Raises:
         BundleError: an unknown field, none or several of the three kinds, or too many parts.
@@ -73,8 +74,13 @@ def parse(value: object, where: str) -> Material:
     entries = _list(found.get("tlogEntries"), f"{where}: tlogEntries", MAX_LOG_ENTRIES)
     if not all(isinstance(entry, dict) for entry in entries):
         raise BundleError("log entry is not an object", where=where)
+    at = f"{where}: {given[0]}"
+    key = found.get("publicKey")
+    raw_key = isinstance(key, dict) and "rawBytes" in key
     return Material(
-        kind=_KIND_PARSERS[given[0]](found[given[0]], f"{where}: {given[0]}"),
+        kind=_raw_key(key, at, legacy=legacy)
+        if raw_key
+        else _KIND_PARSERS[given[0]](found[given[0]], at),
         log_entries=tuple(entries),
         timestamps=_timestamps(found.get("timestampVerificationData"), where),
     )
@@ -107,6 +113,19 @@ def _hint(value: object, where: str) -> KeyHint:
     if not isinstance(hint, str):
         raise BundleError("key hint is not text", where=where, found=type(hint).__name__)
     return KeyHint(hint)
+
+
+def _raw_key(value: object, where: str, *, legacy: bool) -> KeyHint:
+    """Return the hint of a key that is given whole: the digest of its text. It proves nothing either."""
+    if not legacy:
+        raise BundleError(
+            "key given as raw bytes, as model_signing up to 1.0.1 did",
+            where=where,
+            expected="hint",
+            hint="parentage oms verify --legacy-oms",
+        )
+    held = fields(value, where, ("rawBytes",), optional=("keyDetails",))
+    return KeyHint(hashlib.sha256(strict_b64decode(held["rawBytes"], where)).hexdigest())
 
 
 def _chain(value: object, where: str) -> Chain:

@@ -1,8 +1,9 @@
-"""OpenSSF Model Signing v1.0: every file of a release under one statement.
+"""OpenSSF Model Signing v1.0: every file of a model under one statement.
 
 Written so that an unmodified `model_signing verify` (1.1.1) accepts it: one subject, resources in
-code-point order, root = SHA-256 over the concatenated file digests. Read more strictly than the
-reference tool: it accepts empty resources, duplicate and escaping names, and any ignore list.
+code-point order, root = SHA-256 over the concatenated digests. Read more strictly than the reference
+tool, which accepts empty resources, duplicate and escaping names, and any ignore list; and more widely
+where the specification is wider: shards, BLAKE2b and BLAKE3, extra fields that are to be ignored.
 """
 
 from __future__ import annotations
@@ -10,68 +11,104 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from parentage.attest.statement import Statement, Subject, build_statement
+from parentage.attest.coverage import DEFAULT_IGNORES
+from parentage.attest.statement import MAX_PAYLOAD, Statement, Subject, build_statement
 from parentage.manifest.errors import StatementError
+from parentage.manifest.ranges import HEX_DIGITS, Algorithm
 
 PREDICATE: Final = "https://model_signing/signature/v1.0"
-#: Exact paths. Claims are appended after signing; the cache and git files are not part of a release.
-DEFAULT_IGNORES: Final = (
-    ".cache/huggingface",
-    ".git",
-    ".gitattributes",
-    ".github",
-    ".gitignore",
-    ".parentage/claims.jsonl",
-    "model.sig",
-)
-#: What loaders read: ignoring one of these would leave it open to anyone.
-_READ_BY_LOADERS: Final = (
-    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.ckpt", "*.onnx", "*.h5", "*.msgpack"),
-    *("*.pkl", "*.pickle", "*.npz", "*.py", "*.so", "*.json", "*.jinja", "*.model", "merges.txt"),
-    *("vocab.*", "tokenizer*", "chat_template*", "*.jsonl", "leaves.bin"),
-)
-_HEX: Final = re.compile("[0-9a-f]{64}")
+#: A model that is one file has this name in what the reference tool writes; the specification
+#: gives it the file's name.
+ONE_FILE: Final = "."
+Method = Literal["files", "shards"]
+#: The specification's default.
+SHARD_BYTES: Final = 1_000_000_000
+_MAX_SHARD: Final = 1 << 50
+_REQUIRED: Final = {"method", "hash_type", "allow_symlinks"}
+_OPTIONAL: Final = {"shard_size", "ignore_paths"}
+#: `path:start:end`; a path may hold colons, so the last two numbers count.
+_SHARD: Final = re.compile(r"(.+):(0|[1-9][0-9]{0,16}):([1-9][0-9]{0,16})", re.DOTALL)
 
 
-class Oms(msgspec.Struct, frozen=True):
+class Oms(msgspec.Struct, frozen=True, kw_only=True):
     """What a model signature says.
 
     Attributes:
         root: the subject's digest.
-        resources: SHA-256 by file name.
+        resources: digest in hex by resource name, as listed: a file, or `file:start:end`.
+        files: names of its resources by file, in the order of their bytes.
+        method: whether files or shards were hashed.
+        hash_type: by which algorithm.
+        shard_size: bytes of a shard; 0 for files.
+        allow_symlinks: whether links stand for what they lead to.
         ignore_paths: what the signer left out.
     """
 
     root: str
     resources: dict[str, str]
-    ignore_paths: frozenset[str]
+    files: dict[str, tuple[str, ...]]
+    method: Method = "files"
+    hash_type: Algorithm = "sha256"
+    shard_size: int = 0
+    allow_symlinks: bool = False
+    ignore_paths: frozenset[str] = frozenset()
 
 
 def build(
-    name: str, digests: Mapping[str, str], *, ignore_paths: Sequence[str] = DEFAULT_IGNORES
+    name: str,
+    digests: Mapping[str, str],
+    *,
+    ignore_paths: Sequence[str] = DEFAULT_IGNORES,
+    hash_type: Algorithm = "sha256",
+    shard_size: int = 0,
+    allow_symlinks: bool = False,
 ) -> bytes:
-    """Return the payload of a model signature over files with these SHA-256 digests."""
+    """Return the payload of a model signature.
+
+    Args:
+        name: of the model; nothing depends on it.
+        digests: in hex, by resource name.
+        ignore_paths: what is left out.
+        hash_type: algorithm of the digests.
+        shard_size: bytes of a shard; 0 where whole files were hashed.
+        allow_symlinks: whether links were followed.
+
+    Raises:
+        StatementError: no resources, or more than a statement holds.
+    """
     if not digests:
         raise StatementError("an empty model can't be signed", where=name)
     ordered = sorted(digests)
-    root = _root(digests[file] for file in ordered)
+    root = root_of(digests[resource] for resource in ordered)
+    serialization: dict[str, Any] = {
+        "method": "shards" if shard_size else "files",
+        "hash_type": hash_type,
+        "allow_symlinks": allow_symlinks,
+        "ignore_paths": sorted(ignore_paths),
+    }
+    if shard_size:
+        serialization["shard_size"] = shard_size
     predicate = {
         "resources": [
-            {"name": file, "algorithm": "sha256", "digest": digests[file]} for file in ordered
+            {"name": resource, "algorithm": hash_type, "digest": digests[resource]}
+            for resource in ordered
         ],
-        "serialization": {
-            "method": "files",
-            "hash_type": "sha256",
-            "allow_symlinks": False,
-            "ignore_paths": sorted(ignore_paths),
-        },
+        "serialization": serialization,
     }
-    return build_statement((Subject(name, root),), PREDICATE, predicate)
+    payload = build_statement((Subject(name, root),), PREDICATE, predicate)
+    if len(payload) > MAX_PAYLOAD:
+        raise StatementError(
+            "more files or shards than one statement holds",
+            where=name,
+            expected=f"at most {MAX_PAYLOAD} bytes",
+            found=f"{len(digests)} resources, {len(payload)} bytes",
+            hint="larger shards: --shard-size",
+        )
+    return payload
 
 
 def parse(statement: Statement) -> Oms:
@@ -84,84 +121,194 @@ def parse(statement: Statement) -> Oms:
         raise StatementError(
             "not a model signature", expected=PREDICATE, found=statement.predicate_type
         )
-    if len(statement.subjects) != 1 or statement.predicate.keys() != {"resources", "serialization"}:
-        raise StatementError("model signature has other fields", where="predicate")
-    ignore_paths = _serialization(statement.predicate["serialization"])
-    resources = _resources(statement.predicate["resources"])
-    root = _root(resources.values())
-    if root != statement.subjects[0].sha256:
+    if len(statement.subjects) != 1:
+        raise StatementError("model signature has other fields", where="subject", expected="one")
+    return read_predicate(statement.predicate, statement.subjects[0].sha256)
+
+
+def read_predicate(predicate: dict[str, Any], root: str | None) -> Oms:
+    """Check a predicate and that its resources lead to `root`; None: nothing says one.
+
+    Raises:
+        StatementError: nothing signed, bad or double names, or another root.
+    """
+    if predicate.keys() != {"resources", "serialization"}:
+        raise StatementError(
+            "model signature has other fields",
+            where="predicate",
+            expected="resources, serialization",
+            found=", ".join(sorted(predicate)),
+        )
+    said = _serialization(predicate["serialization"])
+    resources = _resources(predicate["resources"], said)
+    computed = root_of(resources.values())
+    if root not in {computed, None}:
         raise StatementError(
             "root does not match the listed files",
             where="subject",
-            expected=root,
-            found=statement.subjects[0].sha256,
+            expected=computed,
+            found=str(root),
         )
-    return Oms(root, resources, ignore_paths)
+    files = _by_file(resources, said.shard_size)
+    return msgspec.structs.replace(said, root=computed, resources=resources, files=files)
 
 
-def is_ignored(name: str, ignore_paths: Iterable[str]) -> bool:
-    """Say whether a file is an ignored path, or lies below one."""
-    if not isinstance(ignore_paths, frozenset):
-        ignore_paths = frozenset(ignore_paths)
-    parts = name.split("/")
-    return any("/".join(parts[:depth]) in ignore_paths for depth in range(1, len(parts) + 1))
+def require_plain(signed: Oms) -> None:
+    """Refuse what a release's signature may not be: tensors are compared with files by SHA-256.
+
+    Raises:
+        StatementError: shards, another algorithm, or links.
+    """
+    if signed.method != "files" or signed.hash_type != "sha256" or signed.allow_symlinks:
+        links = ", links" if signed.allow_symlinks else ""
+        raise StatementError(
+            "a release's model.sig is over files, by SHA-256, without links",
+            where="serialization",
+            expected="files, sha256",
+            found=f"{signed.method}, {signed.hash_type}{links}",
+            hint="parentage oms verify checks the files alone",
+        )
 
 
-def dangerous_ignores(ignore_paths: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return the files that loaders read and that the signer's own ignores leave unsigned."""
-    own = frozenset(ignore_paths) - frozenset(DEFAULT_IGNORES)
+def shard_names(file: str, size: int, shard_size: int) -> list[tuple[str, int, int]]:
+    """Return the resource names of a file of `size` bytes, each with its byte range."""
+    starts = range(0, size, shard_size)
     return [
-        name
-        for name in names
-        if is_ignored(name, own)
-        and any(fnmatchcase(name.rpartition("/")[2].lower(), glob) for glob in _READ_BY_LOADERS)
+        (f"{file}:{at}:{min(at + shard_size, size)}", at, min(at + shard_size, size))
+        for at in starts
     ]
 
 
-def _serialization(value: object) -> frozenset[str]:
-    required = {"method", "hash_type", "allow_symlinks"}
-    if not isinstance(value, dict) or not required <= value.keys() <= required | {"ignore_paths"}:
+def _serialization(value: object) -> Oms:
+    if not isinstance(value, dict) or not _REQUIRED <= value.keys() <= _REQUIRED | _OPTIONAL:
         raise StatementError(
-            "serialization has other fields", where="serialization", found=str(value)
+            "serialization has other fields",
+            where="serialization",
+            expected=", ".join(sorted(_REQUIRED)),
+            found=str(value),
         )
-    if value["method"] != "files" or value["hash_type"] != "sha256":
+    method, hash_type, links = value["method"], value["hash_type"], value["allow_symlinks"]
+    known = method in ["files", "shards"] and hash_type in [*HEX_DIGITS]
+    if not known or not isinstance(links, bool):
         raise StatementError(
             "serialization not read here",
             where="serialization",
-            expected="files, sha256",
-            found=f"{value['method']}, {value['hash_type']}",
+            expected="files or shards; " + ", ".join(HEX_DIGITS),
+            found=f"{method}, {hash_type}, {links}",
         )
     paths = value.get("ignore_paths", [])
     if not isinstance(paths, list):
         raise StatementError("ignore_paths is not a list", where="serialization")
     for path in paths:
-        _check_name(path, "ignore_paths")
-    return frozenset(paths)
+        check_name(path, "ignore_paths")
+    return Oms(
+        root="",
+        resources={},
+        files={},
+        method=cast("Method", method),
+        hash_type=cast("Algorithm", hash_type),
+        shard_size=_shard_size(value),
+        allow_symlinks=links,
+        ignore_paths=frozenset(paths),
+    )
 
 
-def _resources(value: object) -> dict[str, str]:
+def _shard_size(value: dict[str, Any]) -> int:
+    if (value["method"] == "shards") != ("shard_size" in value):
+        raise StatementError(
+            "shard_size belongs to shards, and to nothing else", where="serialization"
+        )
+    size = value.get("shard_size", 0)
+    # The reference tool writes 1000000000.0.
+    if isinstance(size, float) and size.is_integer():
+        size = int(size)
+    if type(size) is not int or not (0 < size <= _MAX_SHARD or value["method"] == "files"):
+        raise StatementError("not a shard size", where="serialization", found=str(size))
+    return size
+
+
+def _resources(value: object, said: Oms) -> dict[str, str]:
     if not isinstance(value, list) or not value:
         raise StatementError("nothing is signed", where="resources", expected="at least one file")
+    digits = re.compile(f"[0-9a-f]{{{HEX_DIGITS[said.hash_type]}}}")
     found: dict[str, str] = {}
     for entry in value:
         # The specification lets a resource carry more fields, to be ignored.
         if not isinstance(entry, dict) or not {"name", "algorithm", "digest"} <= entry.keys():
             raise StatementError("resource lacks a field", where="resources", found=str(entry))
-        name = _check_name(entry["name"], "resources")
-        digest = entry["digest"]
-        if (
-            entry["algorithm"] != "sha256"
-            or not isinstance(digest, str)
-            or not _HEX.fullmatch(digest)
-        ):
-            raise StatementError("not a SHA-256", where=f"resources: {name}", found=str(digest))
+        name, digest, algorithm = entry["name"], entry["digest"], entry["algorithm"]
+        if name != ONE_FILE and said.method == "files":
+            check_name(name, "resources")
+        if not isinstance(name, str) or not isinstance(digest, str):
+            raise StatementError("resource is not text", where="resources", found=str(entry))
+        if algorithm not in _spellings(said) or not digits.fullmatch(digest):
+            raise StatementError(
+                f"not a {said.hash_type} digest",
+                where=f"resources: {name}",
+                expected=f"{said.hash_type}, {HEX_DIGITS[said.hash_type]} hex digits",
+                found=f"{algorithm} {digest}",
+            )
         if name in found:
             raise StatementError("resource name stands twice", where="resources", found=name)
         found[name] = digest
     return found
 
 
-def _check_name(name: object, where: str) -> str:
+def _spellings(said: Oms) -> list[str]:
+    """Return the names of the algorithm in use: the specification's, and the reference tool's."""
+    if said.method == "files":
+        return [said.hash_type]
+    return [said.hash_type, f"{said.hash_type}-sharded-{said.shard_size}"]
+
+
+def _by_file(resources: Iterable[str], shard_size: int) -> dict[str, tuple[str, ...]]:
+    """Return the resource names by file, shards in order and without a gap."""
+    if not shard_size:
+        files: dict[str, tuple[str, ...]] = {name: (name,) for name in resources}
+    else:
+        files = {file: _whole(file, ends, shard_size) for file, ends in _shards(resources).items()}
+    if ONE_FILE in files and len(files) > 1:
+        raise StatementError("not a path inside the release", where="resources", found=ONE_FILE)
+    return files
+
+
+def _shards(resources: Iterable[str]) -> dict[str, dict[int, int]]:
+    """Return the end of each shard by file and start."""
+    found: dict[str, dict[int, int]] = {}
+    for name in resources:
+        match = _SHARD.fullmatch(name)
+        if match is None:
+            raise StatementError(
+                "not a shard", where="resources", expected="path:start:end", found=name
+            )
+        file = match[1] if match[1] == ONE_FILE else check_name(match[1], "resources")
+        ends = found.setdefault(file, {})
+        if int(match[2]) in ends:
+            raise StatementError("shards overlap", where="resources", found=name)
+        ends[int(match[2])] = int(match[3])
+    return found
+
+
+def _whole(file: str, ends: Mapping[int, int], shard_size: int) -> tuple[str, ...]:
+    size = max(ends.values())
+    # Counted before they are made: one short name may claim a petabyte of shards.
+    expected = shard_names(file, size, shard_size) if -(-size // shard_size) == len(ends) else []
+    if any(ends.get(start) != end for _, start, end in expected) or not expected:
+        raise StatementError(
+            "shards of a file leave a gap or overlap",
+            where=f"resources: {file}",
+            expected=f"{shard_size} bytes each, from 0",
+            found=f"{len(ends)} up to byte {size}",
+        )
+    return tuple(name for name, _, _ in expected)
+
+
+def check_name(name: object, where: str) -> str:
+    """Return a name that is a normalised path inside the model.
+
+    Raises:
+        StatementError: absolute, escaping, not normalised, or no text.
+    """
     parts = name.split("/") if isinstance(name, str) else [""]
     if not isinstance(name, str) or any(part in {"", ".", ".."} for part in parts) or "\0" in name:
         raise StatementError(
@@ -170,5 +317,6 @@ def _check_name(name: object, where: str) -> str:
     return name
 
 
-def _root(digests: Iterable[str]) -> str:
+def root_of(digests: Iterable[str]) -> str:
+    """Return the root: SHA-256 over raw digests in this order, whatever hash they are of."""
     return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()

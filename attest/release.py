@@ -9,6 +9,7 @@ import msgspec
 
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
+from parentage.attest.coverage import DEFAULT_IGNORES, is_ignored
 from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
 from parentage.attest.signer import AnySigner, require_oms
@@ -72,7 +73,7 @@ def sign_release(
         _refuse_links(model, files)
         predicate, claimed = _read_draft(files)
         names = sorted(
-            n for n in files.files if n not in _OURS and not oms.is_ignored(n, oms.DEFAULT_IGNORES)
+            n for n in files.files if n not in _OURS and not is_ignored(n, DEFAULT_IGNORES)
         )
         weights = model_of(files)
         digests = hash_model(

@@ -71,7 +71,7 @@ class TrustedKeys(msgspec.Struct, frozen=True):
         if not isinstance(bundle.material.kind, KeyHint):
             raise not_trusted(bundle, where, "a signature by a key")
         key = self.find(bundle.material.kind.hint, where)
-        key.verify(bundle.signature, bundle.signed_bytes)
+        key.verify(bundle.signature, bundle.signed_bytes, legacy=bundle.legacy)
         return KeyIdentity(key.fingerprint)
 
     def find(self, hint: str, where: str) -> PublicKey:

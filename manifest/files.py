@@ -35,6 +35,10 @@ class OpenFile(msgspec.Struct):
     descriptor: int
     size: int
 
+    def close(self) -> None:
+        """Close the file; once only."""
+        os.close(self.descriptor)
+
     def read_into(self, view: memoryview, offset: int) -> None:
         """Fill `view` from `offset`.
 
@@ -98,7 +102,7 @@ class FileSet(msgspec.Struct):
     def close(self) -> None:
         """Close every file; calling it again is harmless."""
         for file in self.files.values():
-            os.close(file.descriptor)
+            file.close()
         self.files = {}
 
 
@@ -114,11 +118,11 @@ def open_files(root: Path) -> FileSet:
     opened = FileSet(root)
     try:
         if root.is_dir():
-            allowed = _allowed_roots(root)
+            allowed = allowed_roots(root)
             for name, entry in _walk(root):
-                opened.files[name] = _open(name, entry, allowed)
+                opened.files[name] = open_one(name, entry, allowed)
         else:
-            opened.files[root.name] = _open(root.name, root.resolve(), ())
+            opened.files[root.name] = open_one(root.name, root.resolve(), ())
     except BaseException:
         opened.close()
         raise
@@ -147,7 +151,8 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     yield from sorted(found)
 
 
-def _allowed_roots(root: Path) -> tuple[Path, ...]:
+def allowed_roots(root: Path) -> tuple[Path, ...]:
+    """Return the folders that links of a release may end in: itself, and its Hub cache entry's blobs."""
     real = root.resolve()
     roots = [real]
     if real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--"):
@@ -155,7 +160,12 @@ def _allowed_roots(root: Path) -> tuple[Path, ...]:
     return tuple(roots)
 
 
-def _open(name: str, path: Path, allowed: tuple[Path, ...]) -> OpenFile:
+def open_one(name: str, path: Path, allowed: tuple[Path, ...]) -> OpenFile:
+    """Open one regular file; a link only where it ends in one of the folders `allowed`.
+
+    Raises:
+        FileSetError: a link that ends elsewhere or nowhere, a special file, or not readable.
+    """
     target = path
     if path.is_symlink():
         try:

@@ -41,7 +41,7 @@ class Expecting(Protocol):
 _SPAN: Final = 64 * CHUNK
 _MAX_THREADS: Final = 16
 #: Bytes below which starting threads, and importing what starts them, costs more than it saves.
-_WORTH_THREADS: Final = 32 << 20
+WORTH_THREADS: Final = 32 << 20
 #: Chunks handed to idle threads at most, a file: bounds memory.
 _HELPED: Final = 4
 
@@ -97,7 +97,7 @@ def hash_model(
             units.extend(_spans(work, tensor))
     # Largest first: the last thread to finish then has the least left to do.
     units.sort(key=lambda unit: -unit[0])
-    if threads is None and sum(size for size, _ in units) < _WORTH_THREADS:
+    if threads is None and sum(size for size, _ in units) < WORTH_THREADS:
         threads = 1
     work.run([unit for _, unit in units], threads or default_threads())
     return work.result()

@@ -123,6 +123,7 @@ def _examine(
     state.findings += judged.findings
     state.not_checked += judged.not_checked
     signed = oms.parse(signature.statement)
+    oms.require_plain(signed)
     model = model_of(files)
     claimed = open_table(files, signed)
     profiles = tuple(p for p in digest.PROFILES if p in claimed.roots)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from parentage.attest import oms
+from parentage.attest.coverage import Cover, Share, cover_of, dangerous_ignores, is_ignored
 from parentage.attest.oms import Oms
 from parentage.manifest import table
 from parentage.manifest.digest import Profile
@@ -22,8 +22,10 @@ class Coverage(msgspec.Struct, kw_only=True):
     """What was looked at, of how much.
 
     Attributes:
-        files, files_signed, files_ignored: counts of files on disk.
-        bytes, bytes_signed: their sizes.
+        files: on disk.
+        files_signed, files_ignored, files_unsigned: which the signature covers, an ignore path leaves
+            out, or neither.
+        bytes, bytes_signed, bytes_ignored, bytes_unsigned: their sizes.
         tensors, tensor_bytes: what the weights hold.
         tensors_checked: whose identity was compared.
         file_hashes: whether weights files were also compared by SHA-256.
@@ -32,12 +34,42 @@ class Coverage(msgspec.Struct, kw_only=True):
     files: int = 0
     files_signed: int = 0
     files_ignored: int = 0
+    files_unsigned: int = 0
     bytes: int = 0
     bytes_signed: int = 0
+    bytes_ignored: int = 0
+    bytes_unsigned: int = 0
     tensors: int = 0
     tensor_bytes: int = 0
     tensors_checked: int = 0
     file_hashes: bool = False
+
+    @classmethod
+    def of(cls, cover: Cover) -> Coverage:
+        """Return the coverage of files, before any tensor was looked at."""
+        shares = (cover.covered, cover.ignored, cover.unsigned)
+        return cls(
+            files=sum(share.files for share in shares),
+            files_signed=cover.covered.files,
+            files_ignored=cover.ignored.files,
+            files_unsigned=cover.unsigned.files,
+            bytes=sum(share.bytes for share in shares),
+            bytes_signed=cover.covered.bytes,
+            bytes_ignored=cover.ignored.bytes,
+            bytes_unsigned=cover.unsigned.bytes,
+        )
+
+    def describe(self) -> str:
+        """Return the coverage line."""
+        if not self.files:
+            return "nothing: no file was compared"
+        covered = Cover(
+            Share(self.files_signed, self.bytes_signed),
+            Share(self.files_ignored, self.bytes_ignored),
+            Share(self.files_unsigned, self.bytes_unsigned),
+        )
+        tensors = f"; {self.tensors_checked} of {self.tensors} tensors" if self.tensors else ""
+        return covered.describe() + tensors
 
 
 class Integrity(msgspec.Struct):
@@ -52,14 +84,11 @@ def check_files(model: Model, signed: Oms) -> Integrity:
     """Compare names and sizes of what is on disk with what was signed."""
     result = Integrity(Coverage())
     on_disk = model.files.files
-    ignored = {name for name in on_disk if oms.is_ignored(name, signed.ignore_paths)}
+    ignored = {name for name in on_disk if is_ignored(name, signed.ignore_paths)}
     present = set(on_disk) - ignored
-    cover = result.coverage
-    cover.files, cover.files_ignored = len(on_disk), len(ignored)
-    cover.files_signed = len(present & set(signed.resources))
-    cover.bytes = sum(on_disk[name].size for name in present)
-    cover.bytes_signed = sum(on_disk[name].size for name in present & set(signed.resources))
-    for name in oms.dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
+    sizes = {name: file.size for name, file in on_disk.items()}
+    result.coverage = Coverage.of(cover_of(sizes, present & set(signed.resources), ignored))
+    for name in dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
         result.findings.append(
             finding(
                 "ignored-content",

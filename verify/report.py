@@ -13,7 +13,7 @@ from parentage.verify.integrity import Coverage
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
-_SHOWN: Final = 12
+SHOWN: Final = 12
 _WORDS: Final = {Rung.UNPROVEN: "undecided", Rung.REFUTED: "refuted"}
 
 
@@ -162,14 +162,14 @@ def to_text(report: Report) -> str:
     """Return the report for people: verdict first, then why, then what was not checked."""
     lines = [f"{report.verdict.value.upper()}  {printable(report.release)}", ""]
     refuting = [f for f in report.findings if f.refutes]
-    for found in refuting[:_SHOWN]:
-        lines += _finding(found, "✗")
-    if len(refuting) > _SHOWN:
-        lines.append(f"  ✗ and {len(refuting) - _SHOWN} more (--json lists all)")
+    for found in refuting[:SHOWN]:
+        lines += finding_lines(found, "✗")
+    if len(refuting) > SHOWN:
+        lines.append(f"  ✗ and {len(refuting) - SHOWN} more (--json lists all)")
     for no in [f for f in report.findings if f.denies]:
-        lines += _finding(no, "✗")
-    for note in [f for f in report.findings if not f.refutes and not f.denies][:_SHOWN]:
-        lines += _finding(note, "!")
+        lines += finding_lines(no, "✗")
+    for note in [f for f in report.findings if not f.refutes and not f.denies][:SHOWN]:
+        lines += finding_lines(note, "!")
     if report.findings:
         lines.append("")
     lines += _facts(report)
@@ -179,7 +179,8 @@ def to_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _finding(found: Finding, mark: str) -> list[str]:
+def finding_lines(found: Finding, mark: str) -> list[str]:
+    """Return a finding for people."""
     lines = [f"  {mark} {found.message}  [{found.code}]"]
     for label, value in (
         ("where", found.where),
@@ -192,7 +193,8 @@ def _finding(found: Finding, mark: str) -> list[str]:
     return lines
 
 
-def _who(signer: Signer) -> str:
+def who(signer: Signer) -> str:
+    """Return a signer for people."""
     if signer.method == "key":
         return f"key {signer.key_sha256[:16]}…"
     if signer.method == "certificate":
@@ -203,27 +205,21 @@ def _who(signer: Signer) -> str:
 def _facts(report: Report) -> list[str]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
-        facts.append(("signed by", _who(report.signer)))
+        facts.append(("signed by", who(report.signer)))
     if report.policy_sha256:
         facts.append(("policy", f"sha256 {report.policy_sha256}"))
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
-    cover = report.coverage
-    if cover.files:
-        facts.append(
-            (
-                "covered",
-                (
-                    f"{cover.files_signed} of {cover.files - cover.files_ignored} files, "
-                    f"{cover.bytes_signed:,} of {cover.bytes:,} bytes, {cover.files_ignored} ignored; "
-                    f"{cover.tensors_checked} of {cover.tensors} tensors"
-                ),
-            )
-        )
+    facts.append(("covered", report.coverage.describe()))
     for step in report.steps:
         facts.append(("step", f"{step.id} ({step.op}): {step.summary}"))
     if report.reached:
         where = f" on {report.device}" if report.device else ""
         facts.append(("rung", f"{report.reached} (demanded: {report.demanded}){where}"))
+    return facts_of(facts)
+
+
+def facts_of(facts: list[tuple[str, str]]) -> list[str]:
+    """Return labels and values as lines."""
     return [f"  {label:<10}{value}" for label, value in facts]
 
 

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "merge": "run a recipe, write the weights, declare and sign them",
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
+    "oms": "sign and verify any model as OpenSSF Model Signing does",
     "trust": "write, check and explain a trust policy",
     "identify": "say whose weights these are",
     "join": "decide from the partial results of several verifiers' runs",

@@ -62,7 +62,7 @@ def emit(value: object) -> None:
     click.echo(msgspec.json.encode(value))
 
 
-_COLOURS = {
+COLOURS = {
     "VERIFIED": "green",
     "REFUTED": "red",
     "UNPROVEN": "yellow",
@@ -79,7 +79,7 @@ def show_report(report: Report, *, as_json: bool) -> None:
         emit(report)
         return
     word = report.verdict.value.upper()
-    click.echo(coloured(word, _COLOURS[word]) + to_text(report).removeprefix(word))
+    click.echo(coloured(word, COLOURS[word]) + to_text(report).removeprefix(word))
 
 
 def coloured(text: str, colour: str) -> str:
