@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 PYTEST ?= pytest
 PEERS := .peers
 
-.PHONY: help demo children test check lint bench dev peers methods schemas clean
+.PHONY: help demo children test check lint bench conformance dev peers methods schemas clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ check: lint  ## everything that CI runs
 
 bench: $(VENV)/.dev peers  ## measure against the peers, side by side
 	$(PY) benchmarks/run.py
+
+conformance: $(VENV)/.dev  ## the public conformance cases, from ../shared/vectors or PARENTAGE_VECTORS
+	$(PY) tests/conformance/oms.py
 
 methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from real runs
 	$(PY) benchmarks/methods.py --write

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.coverage import Cover, Share, cover_of, dangerous_ignores, is_ignored
 from parentage.attest.oms import Oms
 from parentage.manifest import table
@@ -22,7 +23,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     """What was looked at, of how much.
 
     Attributes:
-        files: on disk.
+        files: on disk, without the bundles.
         files_signed, files_ignored, files_unsigned: which the signature covers, an ignore path leaves
             out, or neither.
         bytes, bytes_signed, bytes_ignored, bytes_unsigned: their sizes.
@@ -86,7 +87,8 @@ def check_files(model: Model, signed: Oms) -> Integrity:
     on_disk = model.files.files
     ignored = {name for name in on_disk if is_ignored(name, signed.ignore_paths)}
     present = set(on_disk) - ignored
-    sizes = {name: file.size for name, file in on_disk.items()}
+    # Bundles are signed themselves; lines of claims come and go.
+    sizes = {n: file.size for n, file in on_disk.items() if n not in {MODEL_SIG, CLAIMS}}
     result.coverage = Coverage.of(cover_of(sizes, present & set(signed.resources), ignored))
     for name in dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
         result.findings.append(

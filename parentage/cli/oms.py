@@ -43,7 +43,13 @@ uncovered_option = click.option(
 )
 
 
-@click.group("oms", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "oms",
+    epilog="""\b
+Examples:
+  parentage oms sign ./model --key release.key
+  parentage oms verify ./model --key release.pub --json""",
+)
 def command() -> None:
     """OpenSSF Model Signing v1.0: the files of any model, without tensors or lineage."""
 

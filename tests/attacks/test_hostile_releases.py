@@ -18,7 +18,7 @@ import pytest
 from worlds import MERGE, World, command, raw_safetensors
 
 from parentage import KeySigner, PrivateKey
-from parentage.attest import bundle, oms
+from parentage.attest import bundle, coverage, oms
 from parentage.manifest import table
 
 Attack = Callable[[World, Path], None]
@@ -312,7 +312,7 @@ def test_an_ignored_weights_file_is_refuted_even_when_all_subjects_match(world: 
     from parentage.attest.opening import open_bundle
 
     digests = {n: hashlib.sha256((release / n).read_bytes()).hexdigest() for n in names}
-    payload = oms.build("m", digests, ignore_paths=[*oms.DEFAULT_IGNORES, "modeling.py"])
+    payload = oms.build("m", digests, ignore_paths=[*coverage.DEFAULT_IGNORES, "modeling.py"])
     (release / "model.sig").write_bytes(bundle.build(payload, KeySigner(world.key)))
     opened = open_bundle((release / "model.sig").read_bytes(), world.trust, "t")
     lineage = world.lineage_unbound("merged")

@@ -7,7 +7,7 @@ import json
 import pytest
 from worlds import raw_safetensors
 
-from parentage.attest import oms
+from parentage.attest import coverage
 from parentage.attest.statement import TYPE, parse_statement
 from parentage.manifest.errors import HeaderError, StatementError
 from parentage.manifest.header import read_header
@@ -44,5 +44,5 @@ def test_a_statement_of_many_subjects_and_one_duplicate() -> None:
 def test_many_ignores_and_many_files() -> None:
     ignores = frozenset(f"folder{n}" for n in range(MANY))
 
-    assert oms.dangerous_ignores(ignores, [f"folder{n}/a.py" for n in range(MANY)])
-    assert not oms.dangerous_ignores(ignores, [f"folder{n}x/a.py" for n in range(MANY)])
+    assert coverage.dangerous_ignores(ignores, [f"folder{n}/a.py" for n in range(MANY)])
+    assert not coverage.dangerous_ignores(ignores, [f"folder{n}x/a.py" for n in range(MANY)])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from worlds import World
 
-from parentage.attest import bundle, oms
+from parentage.attest import bundle, coverage, oms
 from parentage.attest.keys import PublicKey
 from parentage.attest.opening import open_bundle
 from parentage.attest.statement import Subject, build_statement, parse_statement
@@ -76,11 +76,19 @@ def test_what_we_build_we_read() -> None:
         (payload([resource("")]), "not a path inside"),
         (payload([resource("a\0")]), "not a path inside"),
         (payload([resource(5)]), "not a path inside"),
-        (payload([resource("a", algorithm="md5")]), "not a SHA-256"),
-        (payload([resource("a", "11" * 31)], root=ONE), "not a SHA-256"),
+        (payload([resource("a", algorithm="md5")]), "not a sha256"),
+        (payload([resource("a", algorithm=["sha256"])]), "not a sha256"),
+        (payload([resource("a", "11" * 31)], root=ONE), "not a sha256"),
+        (payload([resource("a", ONE.upper().replace("1", "A"))]), "not a sha256"),
         (payload([{"name": "a", "digest": ONE}]), "lacks a field"),
-        (payload([resource("a")], serialization={"method": "shards"}), "not read here"),
-        (payload([resource("a")], serialization={"hash_type": "blake2b"}), "not read here"),
+        (payload([resource("a")], serialization={"method": "shards"}), "shard_size belongs"),
+        (payload([resource("a")], serialization={"shard_size": 5}), "shard_size belongs"),
+        (payload([resource("a")], serialization={"method": "tensors"}), "not read here"),
+        (payload([resource("a")], serialization={"method": ["files"]}), "not read here"),
+        (payload([resource("a")], serialization={"hash_type": "md5"}), "not read here"),
+        (payload([resource("a")], serialization={"hash_type": {}}), "not read here"),
+        (payload([resource("a")], serialization={"allow_symlinks": "false"}), "not read here"),
+        (payload([resource("a")], serialization={"hash_type": "blake2b"}), "not a blake2b"),
         (payload([resource("a")], serialization={"more": 1}), "other fields"),
         (payload([resource("a")], serialization={"ignore_paths": "*"}), "not a list"),
         (payload([resource("a")], serialization={"ignore_paths": ["../x"]}), "not a path inside"),
@@ -110,13 +118,13 @@ def test_model_signatures_that_lie(data: bytes, message: str) -> None:
 )
 def test_an_ignore_list_may_not_hide_what_loaders_read(name: str) -> None:
     for ignored in {name, name.split("/", maxsplit=1)[0]}:
-        assert oms.dangerous_ignores(frozenset([ignored]), [name]) == [name]
+        assert coverage.dangerous_ignores(frozenset([ignored]), [name]) == [name]
 
 
 def test_the_usual_ignores_hide_nothing() -> None:
     names = [".git/config", "model.sig", ".gitattributes", ".parentage/claims.jsonl", "README.md"]
 
-    assert oms.dangerous_ignores(frozenset(oms.DEFAULT_IGNORES), names) == []
+    assert coverage.dangerous_ignores(frozenset(coverage.DEFAULT_IGNORES), names) == []
 
 
 def test_any_listed_order_is_read() -> None:
