@@ -14,6 +14,7 @@ from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
 from parentage.verify.identify import Identification
+from parentage.verify.oms_report import OmsReport
 from parentage.verify.report import Report
 
 MODELS: dict[str, Any] = {
@@ -21,6 +22,7 @@ MODELS: dict[str, Any] = {
     "recipe-v0.1": Recipe,
     "tensors-v0.1": TensorLine | FileLine,
     "report-v0.1": Report,
+    "oms-v0.1": OmsReport,
     "policy-v0.1": Policy,
     "identify-v0.1": Identification,
 }
