@@ -60,9 +60,7 @@ class TrustedChains(msgspec.Struct, frozen=True):
         anchor = paths.check_path(
             leaf, others, self.anchors, at=at, usage=Usage.CODE_SIGNING, where=where
         )
-        _public_key(leaf, where).verify(
-            bundle.signature, bundle.signed_bytes, legacy=bundle.legacy
-        )
+        _public_key(leaf, where).verify(bundle.signature, bundle.signed_bytes, legacy=bundle.legacy)
         return ChainIdentity(
             subject=leaf.subject.rfc4514_string(),
             fingerprint=paths.fingerprint(leaf),

@@ -14,7 +14,7 @@ from parentage.attest.identity import Identity
 from parentage.attest.oms import Oms
 from parentage.attest.oms_files import Survey
 from parentage.attest.oms_opening import open_oms
-from parentage.attest.signer import Signer
+from parentage.attest.signer import AnySigner, require_oms
 from parentage.attest.trust import Trust
 from parentage.manifest import atomic
 from parentage.manifest.errors import FileSetError, UsageError
@@ -65,7 +65,7 @@ def default_signature(model: Path) -> Path:
 
 def sign_model(
     model: Path,
-    signer: Signer,
+    signer: AnySigner,
     trust: Trust,
     *,
     signature: Path | None = None,
@@ -88,7 +88,9 @@ def sign_model(
         UsageError: no such model; a release with a lineage; a file that loaders read is left out.
         FileSetError: a link or special file, or a file that changes meanwhile.
         StatementError: an empty model, or more resources than a statement holds.
+        SigningKeyError: a key that model signatures are not made with.
     """
+    require_oms(signer)
     how = how or How()
     signature = signature or default_signature(model)
     own = oms_files.inside(signature, model) if model.is_dir() else None

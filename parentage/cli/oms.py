@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parentage.cli.shared import (
-    COLOURS,
-    FILE,
-    coloured,
-    emit,
-    json_option,
-    key_option,
-    load_key,
-    passphrase_option,
-    progress,
-    threads_option,
-)
+from parentage.cli.shared import COLOURS, coloured, emit, json_option, progress, threads_option
+from parentage.cli.signing import SigningChoice, signing_options
+from parentage.cli.trusting import TrustChoice, trust_options
 from parentage.manifest.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,8 +53,7 @@ Examples:
   parentage oms sign model.gguf --key release.key --method shards --hash blake3""",
 )
 @click.argument("model", type=_MODEL)
-@key_option
-@passphrase_option
+@signing_options
 @signature_option
 @click.option(
     "--method",
@@ -90,8 +80,7 @@ Examples:
 @json_option
 def sign(
     model: Path,
-    key_path: Path,
-    passphrase_file: Path | None,
+    signing: SigningChoice,
     signature: Path | None,
     method: str,
     shard_size: int | None,
@@ -105,8 +94,6 @@ def sign(
     """Sign MODEL, a folder or one file."""
     from parentage.attest.oms import SHARD_BYTES
     from parentage.attest.oms_sign import How, sign_model
-    from parentage.attest.signer import KeySigner
-    from parentage.attest.trust import TrustedKeys
 
     if shard_size is not None and method != "shards":
         raise UsageError("--shard-size belongs to --method shards")
@@ -117,12 +104,12 @@ def sign(
         allow_symlinks=allow_symlinks,
         allow_uncovered=allow_uncovered,
     )
-    key = load_key(key_path, passphrase_file)
+    chosen = signing.build()
     with progress("sign", quiet=as_json, reads=[model]) as bar:
         signed = sign_model(
             model,
-            KeySigner(key),
-            TrustedKeys((key.public,)),
+            chosen.signer,
+            chosen.trust,
             signature=signature,
             how=how,
             threads=threads,
@@ -131,18 +118,20 @@ def sign(
     if as_json:
         emit(_document(signed))
         return 0
-    click.echo(f"signed   {signed.signature} with {str(signed.signer)[:20]}…")
+    click.echo(f"signed   {signed.signature} as {signed.signer}")
     click.echo(f"covered  {signed.cover.describe()}")
+    click.echo(f"next     parentage oms verify {model} {signing.verified_with}")
     return 0
 
 
 def _document(signed: SignedModel) -> dict[str, Any]:
     from parentage.verify.integrity import Coverage
+    from parentage.verify.report import signed_by
 
     return {
         "signature": str(signed.signature),
         "root": signed.oms.root,
-        "signer": str(signed.signer),
+        "signer": signed_by(signed.signer),
         "method": signed.oms.method,
         "hashType": signed.oms.hash_type,
         "coverage": Coverage.of(signed.cover),
@@ -160,14 +149,7 @@ Examples:
 Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned.""",
 )
 @click.argument("model", type=_MODEL)
-@click.option(
-    "--key",
-    "keys",
-    type=FILE,
-    multiple=True,
-    required=True,
-    help="Trusted public key (PEM); repeat for more.",
-)
+@trust_options
 @signature_option
 @ignore_option
 @click.option(
@@ -183,7 +165,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned.""",
 @json_option
 def verify(
     model: Path,
-    keys: tuple[Path, ...],
+    trusted: TrustChoice,
     signature: Path | None,
     ignore_paths: tuple[str, ...],
     ignore_unsigned_files: bool,
@@ -193,15 +175,19 @@ def verify(
     as_json: bool,
 ) -> int:
     """Check MODEL, a folder or one file, against its signature; and say what it does not cover."""
-    from parentage.attest.keys import PublicKey
-    from parentage.attest.trust import TrustedKeys
     from parentage.verify.oms_check import OmsDemands, verify_oms
     from parentage.verify.oms_report import to_text
 
+    if trusted.policy is not None:
+        raise UsageError(
+            "a policy always asks for a lineage, which is not looked at here",
+            hint=f"parentage verify {model} --policy {trusted.policy}",
+        )
+    trust = trusted.build()
     with progress("verify", quiet=as_json, reads=[model]) as bar:
         report = verify_oms(
             model,
-            trust=TrustedKeys(tuple(PublicKey.load(path) for path in keys)),
+            trust=trust,
             signature=signature,
             demands=OmsDemands(
                 ignore_paths=ignore_paths,
