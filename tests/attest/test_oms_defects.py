@@ -9,12 +9,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from models import FILES, Desk, codes, honest, needs_peer, peer, peer_python, resource, statement
+from pki import issue
 from worlds import command
 
+from parentage.attest import bundle
+from parentage.attest.chains import CertificateSigner
 from parentage.manifest.errors import StatementError
 
 
@@ -355,7 +359,43 @@ m.verifying.Config().use_elliptic_key_verifier(public_key=argv[3]).set_ignore_un
     assert done.returncode == 0, done.stderr
 
 
-# 11: expired certificates: test_chains.py and, with the peer, below once chains are here
+# 11: a certificate is looked at in the hour it began, so it never expires and is never too early
+
+ANY_YEAR = [timedelta(days=-800), timedelta(days=100)]
+
+
+def by_a_certificate(desk: Desk, starts: timedelta) -> Path:
+    """Sign with a certificate that is valid for 30 days from then; return its root."""
+    root = issue("root", ca=True, starts=timedelta(days=-4000), ends=timedelta(days=4000))
+    leaf = issue("publisher", root, starts=starts, ends=starts + timedelta(days=30))
+    signer = CertificateSigner(leaf.signer_key, (leaf.certificate, root.certificate))
+    payload = json.dumps(statement(honest())).encode()
+    (desk.model / "model.sig").write_bytes(bundle.build(payload, signer))
+    return root.write(desk.root, "root")[0]
+
+
+@pytest.mark.parametrize("starts", ANY_YEAR)
+def test_11_a_certificate_is_valid_now_or_not_at_all(desk: Desk, starts: timedelta) -> None:
+    root = by_a_certificate(desk, starts)
+    done = command("oms", "verify", desk.model, "--ca", root)
+    assert done.returncode == 1
+    assert "[certificate]" in done.stdout
+
+    root = by_a_certificate(desk, timedelta(days=-1))
+    assert command("oms", "verify", desk.model, "--ca", root).returncode == 0
+
+
+@pytest.mark.peer
+@needs_peer
+@pytest.mark.parametrize("starts", ANY_YEAR)
+def test_11_model_signing_takes_any(desk: Desk, starts: timedelta) -> None:
+    root = by_a_certificate(desk, starts)
+    done = peer("verify", "certificate", desk.model, "--signature", desk.model / "model.sig",
+                "--certificate_chain", root)  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # 12: names with colons break shards; unsigned files can't be ignored with shards
 
 
