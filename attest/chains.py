@@ -57,7 +57,7 @@ class TrustedChains(msgspec.Struct, frozen=True):
             for number, der in enumerate(bundle.material.kind.certificates, 1)
         )
         at = self.time(bundle, where) or datetime.now(UTC)
-        anchor = paths.check_path(
+        *_, anchor = paths.check_path(
             leaf, others, self.anchors, at=at, usage=Usage.CODE_SIGNING, where=where
         )
         _public_key(leaf, where).verify(bundle.signature, bundle.signed_bytes, legacy=bundle.legacy)

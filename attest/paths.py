@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -30,6 +31,7 @@ _MAX_ANCHORS: Final = 1000
 _PARSING: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm),
     *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+    CryptographyDeprecationWarning,  # where warnings are errors
 )
 
 
@@ -83,6 +85,8 @@ def _read(certificate: x509.Certificate) -> x509.Certificate:
     """Look at every part that is parsed only when it is looked at, so that nothing fails later."""
     _ = certificate.subject, certificate.issuer, certificate.extensions
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if certificate.serial_number <= 0:  # 4.1.2.2
+        raise ValueError("serial number is not positive")
     return certificate
 
 
@@ -99,8 +103,8 @@ def check_path(
     at: datetime,
     usage: Usage,
     where: str,
-) -> x509.Certificate:
-    """Return the anchor that the leaf leads to.
+) -> list[x509.Certificate]:
+    """Return the path from the leaf to an anchor, both included.
 
     Args:
         leaf: whose key signed.
@@ -130,7 +134,7 @@ def check_path(
         raise _why(leaf, (*intermediates, *anchors), at, str(error), where) from error
     except _PARSING as error:  # parts of a certificate are parsed when they are looked at
         raise _unreadable(where, error) from error
-    return found.chain[-1]
+    return list(found.chain)
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:

@@ -384,7 +384,7 @@ def test_the_moment_counts_at_both_ends() -> None:
         arguments = (leaf, [PKI.intermediate.certificate], [root])
         if good:
             found = paths.check_path(*arguments, at=at, usage=paths.Usage.CODE_SIGNING, where="t")
-            assert found == root
+            assert found == [leaf, PKI.intermediate.certificate, root]
         else:
             with pytest.raises(CertificateError, match=r"expired|not valid yet"):
                 paths.check_path(*arguments, at=at, usage=paths.Usage.CODE_SIGNING, where="t")
