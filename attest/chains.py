@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 from cryptography import x509
@@ -119,14 +118,6 @@ class CertificateSigner:
         return Signature(
             value, {"x509CertificateChain": {"certificates": certificates}, "tlogEntries": []}
         )
-
-
-def load_chain(certificate: Path, others: Sequence[Path] = ()) -> tuple[x509.Certificate, ...]:
-    """Read a signing certificate's file, and files of its issuers; doubles are left out."""
-    found: dict[x509.Certificate, None] = {}
-    for path in (certificate, *others):
-        found |= dict.fromkeys(paths.load_certificates(path))
-    return tuple(found)
 
 
 def _public_key(leaf: x509.Certificate, where: str) -> PublicKey:

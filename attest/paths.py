@@ -69,6 +69,14 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     return found
 
 
+def load_chain(files: Sequence[Path]) -> tuple[x509.Certificate, ...]:
+    """Read the certificates of several files, in order; doubles are left out."""
+    found: dict[x509.Certificate, None] = {}
+    for path in files:
+        found |= dict.fromkeys(load_certificates(path))
+    return tuple(found)
+
+
 def parse_certificate(der: bytes, where: str) -> x509.Certificate:
     """Parse a DER certificate.
 

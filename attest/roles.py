@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography import x509
 
-from parentage.attest import globs
+from parentage.attest import globs, paths
 from parentage.attest.bundle import Bundle
+from parentage.attest.chains import TrustedChains
 from parentage.attest.identity import ChainIdentity, Identity, KeyIdentity, KeylessIdentity
 from parentage.attest.keys import PublicKey
 from parentage.attest.policy import (
@@ -30,7 +33,7 @@ from parentage.attest.policy import (
     StatusRule,
     parse,
 )
-from parentage.attest.trust import AnyOf, Trust, TrustedKeys
+from parentage.attest.trust import AnyOf, Timed, Trust, TrustedKeys, time_of
 from parentage.manifest.errors import PolicyError, SignatureError, SigningKeyError, UsageError
 
 _PLAIN_STATUS: Final = StatusRule(on_missing="ignore")
@@ -45,12 +48,14 @@ class Seat(msgspec.Struct, frozen=True):
         member: as the policy names it.
         fingerprint: of its key or root; empty for an identity.
         key: to verify with, where it is at hand.
+        anchor: that its certificate must lead to.
     """
 
     role: Role
     member: Member
     fingerprint: str = ""
     key: PublicKey | None = None
+    anchor: x509.Certificate | None = None
 
     def why_not(self, who: Identity) -> str:
         """Return why a verified signer is somebody else; empty where it is this member."""
@@ -101,6 +106,10 @@ class Believed(msgspec.Struct, frozen=True, kw_only=True):
     def check(self, bundle: Bundle, where: str) -> Identity:
         """Verify a bundle as the publisher's."""
         return InRole(self, Role.PUBLISHER).check(bundle, where)
+
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return when a signature was made, if that is proven."""
+        return time_of(self.everyone, bundle, where)
 
     def roles_of(self, who: Identity) -> frozenset[Role]:
         """Return the roles of a verified signer. Who publishes verifies and witnesses nothing."""
@@ -154,6 +163,10 @@ class InRole(msgspec.Struct, frozen=True):
             )
         return who
 
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return when a signature was made, if that is proven."""
+        return self.believed.time(bundle, where)
+
 
 def believed(trust: Trust) -> Believed:
     """Return a trust with roles: as it is, or with everyone a publisher."""
@@ -187,13 +200,20 @@ class _Nobody(msgspec.Struct, frozen=True):
         raise SignatureError("no key of this policy is at hand", where=where)
 
 
-def load(path: Path, keys: Sequence[PublicKey] = (), *, usable: bool = True) -> Believed:
+def load(
+    path: Path,
+    keys: Sequence[PublicKey] = (),
+    *,
+    usable: bool = True,
+    times: Timed | None = None,
+) -> Believed:
     """Read a policy and the keys that it names.
 
     Args:
         path: of the policy.
         keys: for members that the policy names by fingerprint only; each must be one of them.
         usable: whether nothing at hand to verify with is an error.
+        times: proves when a signature was made.
 
     Raises:
         PolicyError: it is no policy, or a file that it names is not the one.
@@ -215,13 +235,19 @@ def load(path: Path, keys: Sequence[PublicKey] = (), *, usable: bool = True) -> 
             hint="with --policy, keys come from the policy; --key only brings those named by keySha256",
         )  # fmt: skip
     held = {seat.fingerprint: seat.key for seat in seats if seat.key is not None}
-    if not held and usable:
+    anchors = {seat.fingerprint: seat.anchor for seat in seats if seat.anchor is not None}
+    if not held and not anchors and usable:
         raise PolicyError(
             "no key of this policy is at hand",
             where=str(path),
-            expected="key: FILE, or the key of a keySha256 with --key",
+            expected="key: FILE, root: FILE, or the key of a keySha256 with --key",
         )
-    everyone = AnyOf(keys=TrustedKeys(tuple(held.values()))) if held else _Nobody()
+    everyone: Trust = _Nobody()
+    if held or anchors:
+        everyone = AnyOf(
+            keys=TrustedKeys(tuple(held.values()), times) if held else None,
+            chains=TrustedChains(tuple(anchors.values()), times) if anchors else None,
+        )
     digest = hashlib.sha256(data).hexdigest()
     return Believed(everyone=everyone, seats=tuple(seats), policy=policy, sha256=digest)
 
@@ -230,7 +256,8 @@ def _seat(role: Role, member: Member, policy: Path, spare: dict[str, PublicKey])
     if member.kind == "keyless":
         return Seat(role, member)
     if member.kind == "certificate":
-        return Seat(role, member, _root(member, policy, role))
+        anchor = _root(member, policy, role)
+        return Seat(role, member, paths.fingerprint(anchor), anchor=anchor)
     if member.key is None:
         fingerprint = member.key_sha256 or ""
         return Seat(role, member, fingerprint, spare.get(fingerprint))
@@ -249,28 +276,25 @@ def _seat(role: Role, member: Member, policy: Path, spare: dict[str, PublicKey])
     return Seat(role, member, key.fingerprint, key)
 
 
-def _root(member: Member, policy: Path, role: Role) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    path = policy.parent / (member.root or "")
+def _root(member: Member, policy: Path, role: Role) -> x509.Certificate:
+    where = f"{policy}: {role}: {member.root}"
     try:
-        root = x509.load_pem_x509_certificate(_read(path))
-    except ValueError as error:
+        roots = paths.load_certificates(policy.parent / (member.root or ""))
+    except SigningKeyError as error:
+        raise PolicyError(f"member's root: {error.what}", where=error.where or where) from error
+    if len(roots) != 1:
         raise PolicyError(
-            "not a certificate",
-            where=f"{policy}: {role}: {member.root}",
-            expected="one PEM certificate",
-        ) from error
-    found = root.fingerprint(SHA256()).hex()
+            "not a certificate", where=where, expected="one PEM certificate", found=str(len(roots))
+        )
+    found = paths.fingerprint(roots[0])
     if member.root_sha256 not in {None, found}:
         raise PolicyError(
             "root file is not the certificate that the policy names",
-            where=f"{policy}: {role}: {member.root}",
+            where=where,
             expected=f"sha256 {member.root_sha256}",
             found=f"sha256 {found}",
         )
-    return found
+    return roots[0]
 
 
 def _read(path: Path) -> bytes:

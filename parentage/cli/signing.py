@@ -30,12 +30,14 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         passphrase_file: of its passphrase.
         certificate: file of the signing certificate, and maybe of its issuers.
         chain: files of its issuers.
+        timestamp_url: addresses of timestamp authorities.
     """
 
     key: Path | None = None
     passphrase_file: Path | None = None
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
+    timestamp_url: tuple[str, ...] = ()
 
     @property
     def given(self) -> bool:
@@ -56,15 +58,16 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
             UsageError: nobody is to sign, or two are, or options do not go together.
             SigningKeyError: a key or certificate can't be used.
         """
-        from parentage.attest.signer import KeySigner
-        from parentage.attest.trust import TrustedKeys
-
         holder = self._holder()
         if self.certificate is not None:
-            return self._by_certificate(holder, self.certificate)
-        if self.chain:
-            raise UsageError("--chain goes with --certificate")
-        return Signing(KeySigner(holder), TrustedKeys((holder.public,)))
+            signing = self._by_certificate(holder, self.certificate)
+        else:
+            signing = self._by_key(holder)
+        if not self.timestamp_url:
+            return signing
+        from parentage.attest.timestamps import StampingSigner
+
+        return Signing(StampingSigner(signing.signer, self.timestamp_url), signing.trust)
 
     def _holder(self) -> Holder:
         given = [option for option in _HOLDERS if _value(self, option) is not None]
@@ -77,10 +80,19 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
             )
         return _HOLDERS[given[0]](self)
 
-    def _by_certificate(self, holder: Holder, certificate: Path) -> Signing:
-        from parentage.attest.chains import CertificateSigner, TrustedChains, load_chain
+    def _by_key(self, holder: Holder) -> Signing:
+        from parentage.attest.signer import KeySigner
+        from parentage.attest.trust import TrustedKeys
 
-        chain = load_chain(certificate, self.chain)
+        if self.chain:
+            raise UsageError("--chain goes with --certificate")
+        return Signing(KeySigner(holder), TrustedKeys((holder.public,)))
+
+    def _by_certificate(self, holder: Holder, certificate: Path) -> Signing:
+        from parentage.attest.chains import CertificateSigner, TrustedChains
+        from parentage.attest.paths import load_chain
+
+        chain = load_chain((certificate, *self.chain))
         # What was signed is opened again before it is written: the chain must hold, up to its end.
         return Signing(CertificateSigner(holder, chain), TrustedChains((chain[-1],)))
 
@@ -118,6 +130,12 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--chain", type=FILE, multiple=True, help="Issuers of --certificate (PEM); repeat for more."
+    ),
+    click.option(
+        "--timestamp-url",
+        multiple=True,
+        metavar="URL",
+        help="Have signatures timestamped (RFC 3161); repeat for more authorities.",
     ),
 )
 

@@ -18,7 +18,7 @@ from parentage.cli.shared import FILE
 from parentage.manifest.errors import UsageError
 
 if TYPE_CHECKING:
-    from parentage.attest.trust import Trust
+    from parentage.attest.trust import Timed, Trust
 
 
 class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,11 +27,13 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         keys: files of public keys.
         roots: files of certificates that signers' certificates must lead to.
-        policy: file that names all of them.
+        stamps: files of certificates that timestamps must lead to.
+        policy: file that names keys and roots.
     """
 
     keys: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
+    stamps: tuple[Path, ...] = ()
     policy: Path | None = None
 
     def build(self) -> Trust:
@@ -57,20 +59,30 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
         if self.roots:
             raise UsageError("with --policy, roots come from the policy", hint="leave out --ca")
-        return load(policy, tuple(map(PublicKey.load, self.keys)))
+        return load(policy, tuple(map(PublicKey.load, self.keys)), times=self._times())
 
     def _keys(self) -> Trust | None:
         from parentage.attest.keys import PublicKey
         from parentage.attest.trust import TrustedKeys
 
-        return TrustedKeys(tuple(map(PublicKey.load, self.keys))) if self.keys else None
+        keys = tuple(map(PublicKey.load, self.keys))
+        return TrustedKeys(keys, self._times()) if keys else None
 
     def _chains(self) -> Trust | None:
         if not self.roots:
             return None
-        from parentage.attest.chains import TrustedChains, load_chain
+        from parentage.attest.chains import TrustedChains
+        from parentage.attest.paths import load_chain
 
-        return TrustedChains(load_chain(self.roots[0], self.roots[1:]))
+        return TrustedChains(load_chain(self.roots), self._times())
+
+    def _times(self) -> Timed | None:
+        if not self.stamps:
+            return None
+        from parentage.attest.paths import load_chain
+        from parentage.attest.timestamps import TrustedStamps
+
+        return TrustedStamps(load_chain(self.stamps))
 
 
 _OPTIONS: Final = (
@@ -87,6 +99,13 @@ _OPTIONS: Final = (
         type=FILE,
         multiple=True,
         help="Root certificate (PEM) that the publisher's certificate must lead to; repeat for more.",
+    ),
+    click.option(
+        "--tsa",
+        "stamps",
+        type=FILE,
+        multiple=True,
+        help="Root certificate (PEM) of a timestamp authority; repeat for more.",
     ),
     click.option(
         "--policy", type=FILE, help="Trust policy (YAML): who may sign, instead of the others."

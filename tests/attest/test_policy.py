@@ -289,7 +289,7 @@ def test_a_key_that_is_none(desk: Desk, name: str) -> None:
 
 
 def test_a_root_that_is_none(desk: Desk) -> None:
-    with pytest.raises(PolicyError, match="not a certificate"):
+    with pytest.raises(PolicyError, match="not certificates"):
         desk.load("{publisher: {any: [{root: release.pub, subject: CN=a}]}}")
     with pytest.raises(PolicyError, match="can't read"):
         desk.load("{publisher: {any: [{root: nowhere.pem, subject: CN=a}]}}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pki import Pki
+from pki import NOW, Pki, issue
+from tsa import OpensslTsa
 from worlds import World
 
 import parentage
@@ -136,15 +139,57 @@ def test_the_chain_must_hold_before_anything_is_written(
     assert (code, "say who signs" in err) == (2, True), err
 
 
+def test_a_timestamp_outlives_the_certificate(run: Run, release: Path, tmp_path: Path) -> None:
+    """A certificate that is good for three seconds, and a signature that stays good."""
+    root = issue("root", ca=True)
+    short = timedelta(seconds=(datetime.now(UTC) - NOW).seconds + 4)
+    leaf = issue("publisher", root, ends=short)
+    root.write(tmp_path, "root")
+    leaf.write(tmp_path, "leaf")
+    trust = ("--ca", tmp_path / "root.pem")
+    with OpensslTsa(tmp_path / "tsa").serving() as tsa:
+        ok(
+            run("sign", release, "--key", tmp_path / "leaf.key", "--timestamp-url", tsa.url,
+                "--certificate", tmp_path / "leaf.pem")
+        )  # fmt: skip
+    assert len(tsa.asked) == 2  # model.sig and the lineage
+    time.sleep(max((NOW + short - datetime.now(UTC)).total_seconds(), 0) + 1.1)
+
+    integrity = ("verify", release, "--level", "integrity", *trust)
+    code, out, _ = run(*integrity)
+    assert (code, "has expired" in out) == (1, True), out
+    ok(run(*integrity, "--tsa", tmp_path / "tsa" / "root.pem"))
+    issue("other", ca=True).write(tmp_path, "other")
+    code, out, _ = run(*integrity, "--tsa", tmp_path / "other.pem")
+    assert (code, "[timestamp]" in out) == (1, True), out
+
+
+def test_a_policy_names_a_certificate(run: Run, release: Path, pki: Pki, tmp_path: Path) -> None:
+    signing = ("sign", release, "--key", tmp_path / "leaf.key", "--certificate",
+               tmp_path / "leaf.pem", "--chain", tmp_path / "intermediate.pem")  # fmt: skip
+    ok(run(*signing))
+    policy = tmp_path / "policy.yaml"
+    ok(run("trust", "init", "-o", policy, "--publisher", f"CN=publisher under {tmp_path}/root.pem"))
+    ok(run("verify", release, "--level", "integrity", "--policy", policy))
+
+    policy.unlink()
+    ok(run("trust", "init", "-o", policy, "--publisher", f"CN=other under {tmp_path}/root.pem"))
+    code, out, _ = run("verify", release, "--level", "integrity", "--policy", policy)
+    assert (code, "no publisher in this policy" in out) == (1, True), out
+    code, _, err = run("verify", release, "--policy", policy, "--ca", tmp_path / "root.pem")
+    assert (code, "roots come from the policy" in err) == (2, True)
+
+
 @pytest.mark.peer
 @pytest.mark.skipif(not PEER.exists(), reason="model_signing is not installed (make peers)")
 def test_model_signing_accepts_our_certificate_bundles(
     run: Run, release: Path, pki: Pki, tmp_path: Path
 ) -> None:
-    ok(
-        run("sign", release, "--key", tmp_path / "leaf.key", "--certificate", tmp_path / "leaf.pem",
-            "--chain", tmp_path / "intermediate.pem")
-    )  # fmt: skip
+    with OpensslTsa(tmp_path / "tsa").serving() as tsa:
+        ok(
+            run("sign", release, "--key", tmp_path / "leaf.key", "--timestamp-url", tsa.url,
+                "--certificate", tmp_path / "leaf.pem", "--chain", tmp_path / "intermediate.pem")
+        )  # fmt: skip
 
     def verify(root: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -153,7 +198,7 @@ def test_model_signing_accepts_our_certificate_bundles(
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    accepted = verify("root.pem")
+    accepted = verify("root.pem")  # with a timestamp, of which it knows nothing
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     Pki().root.write(tmp_path, "other")
     assert verify("other.pem").returncode != 0
