@@ -6,8 +6,9 @@ PY := $(BIN)/python
 PIP := -m pip --disable-pip-version-check --quiet install
 PYTEST ?= pytest
 PEERS := .peers
+RIG := tests/rigs/sigstore
 
-.PHONY: help demo children test check lint bench conformance dev peers methods schemas clean
+.PHONY: help demo children test check lint bench conformance dev peers rig methods schemas clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -67,6 +68,13 @@ schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 
 peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok  ## peers, each in its own environment
 
+rig: $(RIG)/node_modules/.package-lock.json  ## what the loopback Sigstore of the tests runs on (needs Node)
+
+# Its packages ask for a newer Node than Debian has, and run on 20 all the same.
+$(RIG)/node_modules/.package-lock.json: $(RIG)/package-lock.json
+	cd $(RIG) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
 # model-signing 1.1.1 imports OpenSSL without declaring it.
 $(PEERS)/model-signing/.ok:
 	$(PYTHON) -m venv $(@D)
@@ -89,4 +97,4 @@ $(PEERS)/mergekit-0.1.4/.ok: constraints.txt
 	touch $@
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(PEERS) .demo .children build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(RIG)/node_modules .demo .children build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache

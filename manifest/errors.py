@@ -117,6 +117,18 @@ class WriteFailedError(CannotRunError):
     code = "write-failed"
 
 
+class KeylessError(CannotRunError):
+    """A keyless signature can't be had now: no identity, or a service is down or answers nonsense."""
+
+    code = "keyless"
+
+
+class TrustedRootError(CannotRunError):
+    """A Sigstore trusted root that can't be used: malformed, empty or too old."""
+
+    code = "trusted-root"
+
+
 class MalformedError(ParentageError):
     """Input that breaks its own format."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sigstore_rig import Rig, require_node
 from worlds import World
 
 # The same examples for everyone, however slow the machine; PARENTAGE_EXPLORE=1 looks for new ones.
@@ -19,3 +21,19 @@ settings.load_profile("explore" if os.environ.get("PARENTAGE_EXPLORE") else "sam
 def world(tmp_path: Path) -> World:
     """A publisher in an empty folder."""
     return World(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def running_rig() -> Iterator[Rig]:
+    """The loopback Sigstore, one for all tests."""
+    rig = Rig(require_node())
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig(running_rig: Rig) -> Iterator[Rig]:
+    """The loopback Sigstore, with every service up and every clock right."""
+    yield running_rig
+    running_rig.fault()
+    running_rig.skew()
