@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -26,13 +26,13 @@ class TrustedIdentities(msgspec.Struct, frozen=True):
     Attributes:
         patterns: at least one.
         root: the instance's keys; None for the public instance's, as sigstore-python holds them.
-        max_root_age: days since the root's newest key came into service.
+        max_root_age: how long ago the root's newest key may have come into service.
         timestamps: how many RFC 3161 timestamps a bundle must carry at least.
     """
 
     patterns: tuple[IdentityPattern, ...]
     root: TrustedRoot | None = None
-    max_root_age: int | None = None
+    max_root_age: timedelta | None = None
     timestamps: int = 0
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,23 +46,23 @@ class TrustedRoot(msgspec.Struct, frozen=True):
         starts = [_service(each, kind)[0] for kind in _LISTS for each in self.document[kind]]
         return max(start for start in starts if start <= now)
 
-    def age_days(self, now: datetime) -> int:
-        """Return for how many days, at most, the root has been out of date."""
-        return (now - self.newest(now)).days
+    def age(self, now: datetime) -> timedelta:
+        """Return for how long, at most, the root has been out of date."""
+        return now - self.newest(now)
 
-    def require_age(self, max_days: int, now: datetime) -> None:
+    def require_age(self, most: timedelta, now: datetime) -> None:
         """Refuse a root that may be older.
 
         Raises:
             TrustedRootError: with both ages.
         """
-        age = self.age_days(now)
-        if age > max_days:
+        age = self.age(now)
+        if age > most:
             raise TrustedRootError(
                 "trusted root is too old",
                 where=self.name,
-                expected=f"<= {max_days} days since its newest key came into service",
-                found=f"{age} days",
+                expected=f"<= {_days(most)} since its newest key came into service",
+                found=_days(age),
                 hint="get the current one, or allow more with --max-root-age",
             )
 
@@ -158,6 +158,10 @@ def parse(data: bytes, name: str) -> TrustedRoot:
     if not any(_service(each, name)[0] <= datetime.now(UTC) for each in document["tlogs"]):
         raise TrustedRootError("no log of the trusted root is in service yet", where=name)
     return root
+
+
+def _days(length: timedelta) -> str:
+    return f"{length / timedelta(days=1):.4g} days"
 
 
 def _service(entry: dict[str, Any], where: str) -> tuple[datetime, datetime]:

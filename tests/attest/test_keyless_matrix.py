@@ -54,7 +54,7 @@ def pythons(case: Case) -> str | None:
     try:
         verifier = Verifier(trusted_root=SigstoreRoot(RootModel.from_json(case.root)))
         verifier.verify_dsse(SigstoreBundle.from_json(case.bundle), who)
-    except NONSENSE as error:
+    except (*NONSENSE, OSError) as error:  # OSError: a time beyond what the system can say
         return str(error) or type(error).__name__
     return None
 
@@ -197,7 +197,12 @@ def test_the_references_differ_where_we_say_that_they_do(fresh: Made) -> None:
                 node_accepts.add((version, name))
 
     assert {(1, "stamp-bit"), (1, "stamp-of-another"), (2, "index")} <= python_accepts
-    assert {(1, "media-type"), (1, "proof-root-bit"), (2, "proof-size"), (2, "index")} <= node_accepts
+    assert {
+        (1, "media-type"),
+        (1, "proof-root-bit"),
+        (2, "proof-size"),
+        (2, "index"),
+    } <= node_accepts
 
 
 # ---- any bytes

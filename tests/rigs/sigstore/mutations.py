@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from sigstore._internal.timestamp import TimestampAuthorityClient
 from sigstore_rig import ALICE, ISSUER, Rig
 
 from parentage.attest import keyless
@@ -66,11 +68,25 @@ def make(rig: Rig, foreign: Rig) -> Made:
         sign("again", version)
         sign("other-statement", version, OTHER)
         sign("other-signer", version, email="bob@example.com")
+        bundles[f"stamped-again-v{version}"] = _stamped_again(rig, bundles[f"honest-v{version}"])
         sign("stamped-after-the-certificate", version, skew={**LATE, "tsa": 120})
         sign("stamped-before-the-certificate", version, skew={"tsa": -1200})
     sign("logged-after-the-certificate", 1, skew={**LATE, "rekor": 120})
     sign("logged-before-the-certificate", 1, skew={"rekor": -1200})
     return Made(json.loads(rig.root), json.loads(foreign.root), bundles)
+
+
+def _stamped_again(rig: Rig, document: Document) -> Document:
+    """Have one authority stamp a signature twice within a second: other tokens, the same witness."""
+    changed = copy.deepcopy(document)
+    signature = base64.b64decode(changed["dsseEnvelope"]["signatures"][0]["sig"])
+    authority = TimestampAuthorityClient(f"{rig.url}/api/v1/timestamp")
+    time.sleep(1 - time.time() % 1)
+    tokens = [authority.request_timestamp(signature).as_bytes() for _ in range(2)]
+    changed["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"] = [
+        {"signedTimestamp": base64.b64encode(token).decode()} for token in tokens
+    ]
+    return changed
 
 
 def save(made: Made, folder: Path) -> None:
@@ -97,7 +113,8 @@ def matrix(made: Made, version: int) -> dict[str, Case]:
     cases = {
         name.removesuffix(f"-v{version}"): _case(made, document)
         for name, document in held.items()
-        if "-the-certificate" in name and name.endswith(f"-v{version}")
+        if ("-the-certificate" in name or name.startswith("stamped"))
+        and name.endswith(f"-v{version}")
     }
     good = held[f"honest-v{version}"]
     cases |= {
@@ -206,6 +223,14 @@ def _signed_again(text: str) -> str:
     return f"{note}\n\n{dash} elsewhere.example {signature}{line}"
 
 
+def _same_shape(document: Document, _made: Made, _version: int) -> None:
+    """Claim another size of the tree, for which the same path of hashes would do."""
+    proof, _ = at(document, f"{_PROOF}.treeSize")
+    index, size = int(proof["logIndex"]), int(proof["treeSize"])
+    proof["treeSize"] = str(((size - 1) ^ 1) + 1)
+    assert (index ^ (size - 1)).bit_length() == (index ^ ((size - 1) ^ 1)).bit_length()
+
+
 _MATERIAL = "verificationMaterial"
 _ENTRY = f"{_MATERIAL}.tlogEntries.0"
 _PROOF = f"{_ENTRY}.inclusionProof"
@@ -245,17 +270,21 @@ _EDITS: dict[str, Callable[[Document, Made, int], None]] = {
     "proof-index": put(f"{_PROOF}.logIndex", _more),
     "proof-root-bit": bit(f"{_PROOF}.rootHash"),
     "proof-size": put(f"{_PROOF}.treeSize", _more),
-    "proof-size-of-the-same-shape": put(f"{_PROOF}.treeSize", lambda _: "8"),
+    "proof-size-of-the-same-shape": _same_shape,
     "proof-hash-bit": bit(f"{_PROOF}.hashes.0"),
     "proof-hash-missing": put(f"{_PROOF}.hashes", lambda hashes: hashes[1:]),
     "proof-hash-more": put(f"{_PROOF}.hashes", lambda hashes: [*hashes, hashes[0]]),
     "no-checkpoint": drop(f"{_PROOF}.checkpoint"),
     "checkpoint-of-another": swap(f"{_PROOF}.checkpoint"),
-    "checkpoint-signature": put(f"{_PROOF}.checkpoint.envelope", lambda text: text[:-9] + "AAAAAAA=\n"),
+    "checkpoint-signature": put(
+        f"{_PROOF}.checkpoint.envelope", lambda text: text[:-9] + "AAAAAAA=\n"
+    ),
     "checkpoint-origin": put(f"{_PROOF}.checkpoint.envelope", _note("127.0.0.1", "127.0.0.2")),
     "checkpoint-by-another-name": put(f"{_PROOF}.checkpoint.envelope", _note("— 127", "— 128")),
     "checkpoint-by-another-name-too": put(f"{_PROOF}.checkpoint.envelope", _signed_again),
-    "checkpoint-unsigned": put(f"{_PROOF}.checkpoint.envelope", lambda text: text.partition("—")[0]),
+    "checkpoint-unsigned": put(
+        f"{_PROOF}.checkpoint.envelope", lambda text: text.partition("—")[0]
+    ),
     "stamp-bit": bit(f"{_STAMPS}.0.signedTimestamp"),
     "stamp-time-bit": bit(f"{_STAMPS}.0.signedTimestamp", 110),
     "stamp-of-another": swap(f"{_STAMPS}.0"),

@@ -29,7 +29,7 @@ function dsseBody({ envelope: text, verifiers }) {
 }
 
 function rekorV1({ host, routes, json, tlog, keys, tick }) {
-  const tree = new Tree(3);
+  const tree = new Tree();
   const logged = new Set();
   const id = sha256(tlog.publicKey);
 
@@ -59,7 +59,7 @@ function rekorV1({ host, routes, json, tlog, keys, tick }) {
 }
 
 function rekorV2({ host, routes, json, keys }) {
-  const tree = new Tree(5);
+  const tree = new Tree();
   const raw = keys.publicKey.export({ format: 'der', type: 'spki' }).subarray(-32);
   const id = sha256(`${host}\n`, Buffer.from([1]), raw); // C2SP's key id for Ed25519
 
@@ -82,19 +82,19 @@ function rekorV2({ host, routes, json, keys }) {
         },
       },
     });
-    const index = String(tree.add(Buffer.from(entry)));
+    const index = tree.add(Buffer.from(entry));
     return json(
       {
-        logIndex: index,
+        logIndex: String(index),
         logId: { keyId: base64(id) },
         kindVersion: { kind: 'hashedrekord', version: '0.0.2' },
         integratedTime: '0',
         inclusionPromise: null,
         inclusionProof: {
-          logIndex: index,
+          logIndex: String(index),
           rootHash: base64(tree.root),
           treeSize: String(tree.size),
-          hashes: tree.path(Number(index)).map(base64),
+          hashes: tree.path(index).map(base64),
           checkpoint: {
             envelope: tree.checkpoint(host, host, id, (note) => crypto.sign(null, note, keys.privateKey)),
           },

@@ -28,15 +28,21 @@ function pathTo(index, leaves) {
 }
 
 class Tree {
-  // Fillers, so that no proof is empty: proto3 JSON leaves out empty lists and zeros.
-  constructor(fillers) {
+  // Entries of others stand before and after each of ours, as in a busy log: no index is zero and no
+  // proof empty (proto3 JSON leaves those out), and sizes differ from indices by more than one.
+  constructor() {
     this.leaves = [];
-    for (let i = 0; i < fillers; i++) this.add(Buffer.from(`filler ${i}`));
+    this.others(3);
   }
 
   add(body) {
-    this.leaves.push(sha256(Buffer.from([0]), body));
-    return this.leaves.length - 1;
+    const index = this.leaves.push(sha256(Buffer.from([0]), body)) - 1;
+    this.others(4);
+    return index;
+  }
+
+  others(count) {
+    for (let i = 0; i < count; i++) this.leaves.push(sha256(Buffer.from([0]), `other ${this.size}`));
   }
 
   get size() {
