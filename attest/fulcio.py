@@ -34,20 +34,6 @@ _CLAIMS: Final[Mapping[int, str]] = {
 }
 
 
-def load(der: bytes, where: str) -> x509.Certificate:
-    """Parse a certificate, its extensions included.
-
-    Raises:
-        SignatureError: it is none, or an extension stands twice.
-    """
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        list(certificate.extensions)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise SignatureError("not a certificate", where=where, found=str(error)) from error
-    return certificate
-
-
 def logged_at(certificate: x509.Certificate, where: str) -> datetime:
     """Return when a certificate log says that it saw the certificate.
 

@@ -43,6 +43,7 @@ from parentage.attest import fulcio, log_entry, trusted_root
 from parentage.attest.bundle import Bundle
 from parentage.attest.identity import KeylessIdentity
 from parentage.attest.material import Leaf, Material
+from parentage.attest.paths import parse_certificate
 from parentage.attest.patience import Deadline, RefusedError, mount, scrubbed, within
 from parentage.attest.trusted_root import TrustedRoot
 from parentage.manifest.errors import KeylessError, SignatureError, TrustedRootError
@@ -119,7 +120,7 @@ def verify_with(
         )
     # (1) parts that contradict each other, whatever sigstore would make of them
     entry = log_entry.parse(material.log_entries[0], f"{where}: log entry")
-    certificate = fulcio.load(material.kind.certificate, f"{where}: certificate")
+    certificate = parse_certificate(material.kind.certificate, f"{where}: certificate")
     stamps = _stamps(material.timestamps, where)
     times = [stamp.tst_info.gen_time for stamp in stamps]
     times += [] if entry.time is None else [entry.time]
