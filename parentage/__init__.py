@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from parentage.verify.check import verify as verify_release
     from parentage.verify.check import verify_part
     from parentage.verify.demands import Demands
+    from parentage.verify.exports import export_release
     from parentage.verify.identify import identify
     from parentage.verify.join import join as join_parts
     from parentage.verify.produce import merge
@@ -55,6 +56,7 @@ _HOME = {
     "Verdict": "verify.verdict",
     "Way": "verify.way",
     "declare": "manifest.build",
+    "export_release": "verify.exports",
     "identify": "verify.identify",
     "join_parts": "verify.join:join",
     "load_recipe": "manifest.recipe:load",
@@ -79,6 +81,7 @@ __all__ = [
     "Verdict",
     "Way",
     "declare",
+    "export_release",
     "identify",
     "join_parts",
     "load_recipe",

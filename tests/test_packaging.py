@@ -18,6 +18,7 @@ HEAVY = {
     "torch",
     "numpy",
     "sigstore",
+    "cyclonedx",
     "huggingface_hub",
     "safetensors",
     "yaml",
@@ -75,6 +76,8 @@ def modules_after(code: str) -> set[str]:
         "import parentage.cli",
         "from parentage.cli import cli\ncli.main(['--help'], standalone_mode=False)",
         "from parentage.cli import cli\ncli.main(['verify', '--help'], standalone_mode=False)",
+        "from parentage.cli import cli\ncli.main(['export', '--help'], standalone_mode=False)",
+        "import parentage.verify.exports",
         (
             "from parentage.cli import cli\n"
             "cli.main(['show', 'tests/vectors/honest-linear/release'], standalone_mode=False)"

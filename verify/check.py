@@ -80,7 +80,7 @@ def verify_part(
     signed: list[bytes] = []
 
     def history(state: State, seen: Seen) -> None:
-        part = _from_parents(state, seen, parents, against)
+        part = from_parents(state, seen, parents, against)
         if part is not None and signer is not None:
             from parentage.verify import parts
 
@@ -90,12 +90,17 @@ def verify_part(
     return report, b"".join(signed)
 
 
-def _from_parents(
+def from_parents(
     state: State,
     seen: Seen,
     parents: Sequence[tuple[str | None, Path]],
     against: Sequence[Path],
 ) -> Part | None:
+    """Have the recipe examined (6) to (8), and return the partial result of a shard.
+
+    Raises:
+        CannotRunError: torch is not installed.
+    """
     given, notes = parenthood.load(  # (6)
         parents,
         against,

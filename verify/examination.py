@@ -48,6 +48,7 @@ class Seen(msgspec.Struct):
     Attributes:
         files: of the release.
         signature: of the publisher.
+        statement: of the lineage.
         lineage: as signed.
         model: the weights, compared with the signed table.
         profiles: digest profiles of that table.
@@ -56,6 +57,7 @@ class Seen(msgspec.Struct):
 
     files: FileSet
     signature: Opened
+    statement: Opened
     lineage: Lineage
     model: Model
     profiles: tuple[digest.Profile, ...]
@@ -72,8 +74,13 @@ def examination(
     trust: Trust,
     demands: Demands,
     history: Callable[[State, Seen], None],
+    *,
+    told: Callable[[Seen], None] | None = None,
 ) -> Report:
-    """Examine a release; `history` has its say about the recipe (6) to (8)."""
+    """Examine a release; `history` has its say about the recipe (6) to (8).
+
+    `told` is shown what was signed, once every byte of it was looked at and whatever came of that.
+    """
     # The examination, in this order; each step is labelled where it happens:
     # (0) find signature and claims; without them there is nothing to verify.
     # (1) verify the publisher's OMS signature, and only then read its payload.
@@ -95,7 +102,11 @@ def examination(
     )
     try:
         with open_files(release) as files, ExitStack() as stack:
-            _examine(state, files, believed, stack, history)
+            seen = _examine(state, files, believed, stack)
+            if told is not None:
+                told(seen)
+            if state.demands.level == "recompute":
+                history(state, seen)
     except UnsignedError as error:
         state.findings.append(verdict.of_error(error))
         _close(state, Verdict.UNSIGNED)
@@ -112,8 +123,7 @@ def _examine(
     files: FileSet,
     believed: Believed,
     stack: ExitStack,
-    history: Callable[[State, Seen], None],
-) -> None:
+) -> Seen:
     signature = open_signature(files, believed)  # (0) (1)
     state.report.signer = signed_by(signature.signer)
     claims = read_claims(files, believed)
@@ -149,9 +159,9 @@ def _examine(
         )
     if state.demands.level == "integrity":
         state.not_checked.append("the recipe: nothing was recomputed")
-        return
-    state.not_checked += _beside_the_tensors(model)
-    history(state, Seen(files, signature, lineage, model, profiles, stack))
+    else:
+        state.not_checked += _beside_the_tensors(model)
+    return Seen(files, signature, found.opened, lineage, model, profiles, stack)
 
 
 def _beside_the_tensors(model: Model) -> list[str]:

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "oms": "sign and verify any model as OpenSSF Model Signing does",
     "trust": "write, check and explain a trust policy",
     "identify": "say whose weights these are",
+    "export": "derive SLSA, CycloneDX or SVR documents from a verified release",
     "join": "decide from the partial results of several verifiers' runs",
 }
 
