@@ -77,7 +77,6 @@ def modules_after(code: str) -> set[str]:
         "from parentage.cli import cli\ncli.main(['--help'], standalone_mode=False)",
         "from parentage.cli import cli\ncli.main(['verify', '--help'], standalone_mode=False)",
         "from parentage.cli import cli\ncli.main(['export', '--help'], standalone_mode=False)",
-        "import parentage.verify.exports",
         (
             "from parentage.cli import cli\n"
             "cli.main(['show', 'tests/vectors/honest-linear/release'], standalone_mode=False)"
@@ -98,6 +97,18 @@ def test_integrity_needs_no_torch() -> None:
     )
 
     assert not found & {"torch", "numpy", "sigstore"}
+
+
+def test_provenance_is_exported_without_torch_and_cyclonedx() -> None:
+    found = modules_after(
+        "from pathlib import Path\nimport parentage as p\n"
+        "case = Path('tests/vectors/honest-linear')\n"
+        "trust = p.TrustedKeys((p.PublicKey.load(case / 'release.pub'),))\n"
+        "report, document = p.export_release(case / 'release', 'slsa', trust=trust)\n"
+        "assert document"
+    )
+
+    assert not found & {"torch", "numpy", "sigstore", "cyclonedx", "packageurl"}
 
 
 def test_without_torch_a_recompute_says_what_to_install(tmp_path: Path) -> None:

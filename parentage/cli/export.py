@@ -79,7 +79,9 @@ def command(
     from parentage.verify.exports import export_release
 
     given = loose_parents(parents)
-    with progress("export", quiet=as_json, reads=[release, *(path for _, path in given)]) as bar:
+    # With parents, the release is read twice: for its digests, and beside what is recomputed.
+    reads = [release, *([release] if given else []), *(path for _, path in given)]
+    with progress("export", quiet=as_json, reads=reads) as bar:
         report, document = export_release(
             release,
             form,

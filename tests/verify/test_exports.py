@@ -27,6 +27,9 @@ from parentage.manifest.recipe import parse as parse_recipe
 from parentage.verify.exports.cyclonedx import cyclonedx
 from parentage.verify.exports.record import Record
 from parentage.verify.exports.slsa import slsa
+from parentage.verify.exports.svr import svr
+from parentage.verify.report import Report, StepReport
+from parentage.verify.verdict import Rung
 
 NOW = datetime(2026, 6, 14, 9, tzinfo=UTC)
 LAB = "https://lab.example/verifier/v1"
@@ -257,6 +260,23 @@ def test_a_result_lists_what_holds(world: World) -> None:
     assert found["predicate"]["verifier"] == {"id": LAB, "policies": []}
     assert found["predicate"]["timeCreated"] == "2026-06-14T09:00:00Z"
     assert [s["name"] for s in found["subject"]] == ["model", ".parentage/tensors.jsonl", "oms-statement"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rungs", "expected"),
+    [("AA", "EXACT"), ("AB", "WITNESSED"), ("BA", "WITNESSED"), ("CB", "IN_CELL")],
+)
+def test_the_weakest_step_names_the_recipe(rungs: str, expected: str) -> None:
+    steps = [StepReport(id=f"s{n}", op="x/v1", rung=Rung(rung)) for n, rung in enumerate(rungs)]
+    report = Report(steps=steps)
+    report.decide(Verdict.VERIFIED)
+
+    found = valid("svr", svr(a_record(), report, LAB, NOW))
+
+    assert found["predicate"]["properties"][3:] == [f"PARENTAGE_RECIPE_{expected}"]
+    report.decide(Verdict.UNPROVEN)
+    with pytest.raises(UsageError, match="not verified"):
+        svr(a_record(), report, LAB, NOW)
 
 
 @pytest.mark.parametrize("form", ["slsa", "cyclonedx", "svr"])
