@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +17,13 @@ from parentage.attest.opening import open_bundle
 from parentage.attest.signer import AnySigner, require_oms
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
-from parentage.manifest import atomic, canonical, lineage, table
+from parentage.manifest import atomic, build, canonical, lineage, table
 from parentage.manifest.errors import FileSetError, MalformedError, SignatureError, UsageError
 from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.hashing import Progress, hash_model
 from parentage.manifest.lineage import DRAFT, Lineage
 from parentage.manifest.model import Model, model_of
+from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import Table
 
 _OURS: Final = frozenset({MODEL_SIG, CLAIMS, DRAFT})
@@ -47,6 +50,7 @@ def sign_release(
     signer: AnySigner,
     trust: Trust,
     *,
+    observed: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Signed:
@@ -56,32 +60,22 @@ def sign_release(
         model: the release's folder.
         signer: makes the signatures.
         trust: the signer's own public key: what was signed is opened again before it is written.
+        observed: without a draft: declare the weights alone, in the same pass over the bytes.
         threads: of the hash pass.
         progress: told of the bytes done.
 
     Raises:
-        UsageError: there is no draft.
+        UsageError: there is no draft, or one although the weights are observed only.
         SigningKeyError: a key that model signatures are not made with.
         FileSetError: a link is in the folder, or a file changed since `declare`.
     """
     require_oms(signer)
-    if not (model / DRAFT).is_file():
-        raise UsageError(
-            "nothing declared here", where=str(model), hint=f"parentage declare {model}"
-        )
+    _check_draft(model, observed=observed)
     with open_files(model) as files:
         _refuse_links(model, files)
-        predicate, claimed = _read_draft(files)
-        names = sorted(
-            n for n in files.files if n not in _OURS and not is_ignored(n, DEFAULT_IGNORES)
-        )
-        weights = model_of(files)
-        digests = hash_model(
-            weights, profiles=(), files=names, threads=threads, progress=progress
-        ).files
-        _check_unchanged(weights, claimed, digests)
-        name = model.resolve().name or "model"
-        payload = oms.build(name, {name: digests[name] for name in names})
+        hashed = _observe if observed else _drafted
+        predicate, digests = hashed(files, threads, progress)
+        payload = oms.build(model.resolve().name or "model", digests)
         signature = bundle.build(payload, signer)
         opened = open_bundle(signature, trust, MODEL_SIG)
         statement = claims.lineage_statement(opened, digests[table.TENSORS], predicate)
@@ -90,8 +84,61 @@ def sign_release(
         kept = _other_claims(files, trust, claims.subjects(opened, digests[table.TENSORS]))
     atomic.write_bytes(model / CLAIMS, kept + line.rstrip(b"\n") + b"\n")
     atomic.write_bytes(model / MODEL_SIG, signature)
-    (model / DRAFT).unlink()
-    return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer, len(names))
+    (model / DRAFT).unlink(missing_ok=True)
+    return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer, len(digests))
+
+
+def _check_draft(model: Path, *, observed: bool) -> None:
+    drafted = (model / DRAFT).is_file()
+    if not drafted and not observed:
+        raise UsageError(
+            "nothing declared here",
+            where=str(model),
+            hint=f"parentage declare {model}, or --observed for weights alone",
+        )
+    if drafted and observed:
+        raise UsageError(
+            "a lineage is declared here, which --observed would lose",
+            where=str(model / DRAFT),
+            hint=f"parentage sign {model} without --observed, or remove the draft",
+        )
+
+
+def _drafted(
+    files: FileSet, threads: int | None, progress: Progress | None
+) -> tuple[Lineage, dict[str, str]]:
+    """Return the draft's predicate, and the SHA-256 of every file to be signed."""
+    predicate, claimed = _read_draft(files)
+    weights = model_of(files)
+    digests = hash_model(
+        weights, profiles=(), files=_to_sign(files), threads=threads, progress=progress
+    ).files
+    _check_unchanged(weights, claimed, digests)
+    return predicate, digests
+
+
+def _observe(
+    files: FileSet, threads: int | None, progress: Progress | None
+) -> tuple[Lineage, dict[str, str]]:
+    """Digest tensors and files in one pass and write the tensor table; return likewise."""
+    weights = model_of(files)
+    names = [name for name in _to_sign(files) if name not in {table.TENSORS, table.LEAVES}]
+    found = hash_model(weights, files=names, threads=threads, progress=progress)
+    data, leaves = table.build(weights, found)
+    build.write_table(files.root, data, leaves)
+    predicate = build.build_lineage(
+        Recipe(version="0.1", parents=(), steps=()),
+        weights=build.weights_of(weights, found),
+        roots={},
+        created=datetime.now(UTC),
+    )
+    tables = {table.TENSORS: data, table.LEAVES: leaves}
+    ours = {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()}
+    return predicate, found.files | ours
+
+
+def _to_sign(files: FileSet) -> list[str]:
+    return [n for n in files.files if n not in _OURS and not is_ignored(n, DEFAULT_IGNORES)]
 
 
 def _read_draft(files: FileSet) -> tuple[Lineage, Table]:

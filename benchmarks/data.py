@@ -77,3 +77,21 @@ def _pieces(specs: list[TensorSpec], base: bytes):
             ]
             left -= len(piece)
             yield piece
+
+
+def many_files(folder: Path, files: int, megabytes: int) -> int:
+    """Write a checkpoint of that many shards of that size, four tensors each; return its bytes."""
+    folder.mkdir(parents=True)
+    shape = (megabytes << 18 >> 10, 512)  # a quarter of a shard
+    specs = [
+        TensorSpec(f"layers.{number}.{part}.weight", "BF16", shape)
+        for number in range(files)
+        for part in ("q", "k", "v", "o")
+    ]
+    base = block(7)
+    shards = plan_shards(specs, megabytes << 20)
+    for name, part in shards.items():
+        write_file(folder / name, part, _pieces(part, base), {"format": "pt"})
+    write_index(folder, shards)
+    (folder / "config.json").write_text("{}")
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -126,12 +126,17 @@ def build_lineage(
 
 def write_draft(model: Path, lineage: Lineage, data: bytes, leaves: bytes) -> None:
     """Write `.parentage/tensors.jsonl`, `leaves.bin` and `draft.json`, the draft last."""
+    write_table(model, data, leaves)
+    atomic.write_bytes(model / DRAFT, canonical.dumps(to_document(lineage)) + b"\n")
+
+
+def write_table(model: Path, data: bytes, leaves: bytes) -> None:
+    """Write `.parentage/tensors.jsonl` and `leaves.bin`."""
     folder = model / ".parentage"
     with atomic.reporting(folder):
         folder.mkdir(exist_ok=True)
     atomic.write_bytes(model / table.TENSORS, data)
     atomic.write_bytes(model / table.LEAVES, leaves)
-    atomic.write_bytes(model / DRAFT, canonical.dumps(to_document(lineage)) + b"\n")
 
 
 def root_of(
