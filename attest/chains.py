@@ -123,10 +123,9 @@ class CertificateSigner:
 def _public_key(leaf: x509.Certificate, where: str) -> PublicKey:
     """Return the leaf's key; OpenSSF Model Signing takes ECDSA only."""
     try:
-        public = PublicKey(leaf.public_key())
-    except (SigningKeyError, ValueError, TypeError) as error:
-        found = error.found if isinstance(error, SigningKeyError) else type(error).__name__
-        raise _no_ecdsa(where, found) from error
+        public = paths.public_key(leaf, where)
+    except SigningKeyError as error:
+        raise _no_ecdsa(where, error.found) from error
     if not public.algorithm.oms:
         raise _no_ecdsa(where, public.algorithm.name)
     return public

@@ -21,7 +21,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from parentage.attest.keys import read_key_file
+from parentage.attest.keys import PublicKey, read_key_file
 from parentage.manifest.errors import CertificateError, SigningKeyError
 
 #: Certificates between leaf and anchor, and bytes and certificates of a file of anchors.
@@ -101,6 +101,20 @@ def _read(certificate: x509.Certificate) -> x509.Certificate:
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return the hex SHA-256 of a certificate's DER."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def public_key(certificate: x509.Certificate, where: str) -> PublicKey:
+    """Return a certificate's key.
+
+    Raises:
+        SigningKeyError: it is of an algorithm that is not used here.
+    """
+    try:
+        return PublicKey(certificate.public_key(), where=where)
+    except _PARSING as error:
+        raise SigningKeyError(
+            "key type not supported", where=where, found=type(error).__name__
+        ) from error
 
 
 def check_path(

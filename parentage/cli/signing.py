@@ -7,6 +7,7 @@ To add a holder of keys: an option, a field, and a line in `_HOLDERS`.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from parentage.cli.shared import FILE, load_key, passphrase_option
 from parentage.manifest.errors import UsageError
 
 if TYPE_CHECKING:
+    from parentage.attest.keys import PublicKey
     from parentage.attest.signer import Holder, Signer
     from parentage.attest.trust import Trust
 
@@ -28,6 +30,9 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         key: file of the private key.
         passphrase_file: of its passphrase.
+        signer_cmd: command that signs what it reads.
+        pkcs11_uri: address of a key in a token.
+        public_key: file with the public half of either.
         certificate: file of the signing certificate, and maybe of its issuers.
         chain: files of its issuers.
         timestamp_url: addresses of timestamp authorities.
@@ -35,6 +40,9 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
 
     key: Path | None = None
     passphrase_file: Path | None = None
+    signer_cmd: str | None = None
+    pkcs11_uri: str | None = None
+    public_key: Path | None = None
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
     timestamp_url: tuple[str, ...] = ()
@@ -49,7 +57,8 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         """What to give `verify`."""
         if self.certificate is not None:
             return "--ca root.pem"
-        return f"--key {self.key.with_suffix('.pub') if self.key else 'release.pub'}"
+        public = self.public_key or (self.key and self.key.with_suffix(".pub"))
+        return f"--key {public or 'release.pub'}"
 
     def build(self) -> Signing:
         """Load what signs, asking for a passphrase if one is needed.
@@ -78,7 +87,22 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
                 found=", ".join(given) or "none of them",
                 hint="--key release.key",
             )
+        if self.key is not None and self.public_key is not None:
+            raise UsageError("--public-key goes with --signer-cmd or --pkcs11-uri")
         return _HOLDERS[given[0]](self)
+
+    def public(self) -> PublicKey | None:
+        """Read the public half: a file of its own, or the certificate's."""
+        from parentage.attest.keys import PublicKey
+
+        if self.public_key is not None:
+            return PublicKey.load(self.public_key)
+        if self.certificate is None:
+            return None
+        from parentage.attest import paths
+
+        certificate = paths.load_certificates(self.certificate)[0]
+        return paths.public_key(certificate, str(self.certificate))
 
     def _by_key(self, holder: Holder) -> Signing:
         from parentage.attest.signer import KeySigner
@@ -114,8 +138,32 @@ def _of_file(choice: SigningChoice) -> Holder:
     return load_key(choice.key, choice.passphrase_file)
 
 
+def _of_command(choice: SigningChoice) -> Holder:
+    from parentage.attest.external import CommandKey
+
+    public = choice.public()
+    if public is None:
+        raise UsageError(
+            "whose key does --signer-cmd hold?",
+            hint="--public-key release.pub or --certificate release.pem",
+        )
+    return CommandKey(choice.signer_cmd or "", public)
+
+
+def _of_token(choice: SigningChoice) -> Holder:
+    from parentage.attest import pkcs11_uri
+    from parentage.attest.hsm import TokenKey
+
+    uri = pkcs11_uri.parse(choice.pkcs11_uri or "")
+    return TokenKey(uri, choice.public(), environment=os.environ)
+
+
 #: Who holds the private key, by the option that names it.
-_HOLDERS: Final[Mapping[str, Callable[[SigningChoice], Holder]]] = {"--key": _of_file}
+_HOLDERS: Final[Mapping[str, Callable[[SigningChoice], Holder]]] = {
+    "--key": _of_file,
+    "--signer-cmd": _of_command,
+    "--pkcs11-uri": _of_token,
+}
 
 
 def _value(choice: SigningChoice, option: str) -> object:
@@ -125,6 +173,19 @@ def _value(choice: SigningChoice, option: str) -> object:
 _OPTIONS: Final = (
     click.option("--key", type=FILE, help="Sign with this private key (PEM, PKCS#8)."),
     passphrase_option,
+    click.option(
+        "--signer-cmd",
+        metavar="COMMAND",
+        help="Sign with a command: bytes to sign on its input, signature on its output. No shell.",
+    ),
+    click.option(
+        "--pkcs11-uri",
+        metavar="URI",
+        help="Sign with a key in a token (RFC 7512); the PIN from PARENTAGE_PIN or pin-source.",
+    ),
+    click.option(
+        "--public-key", type=FILE, help="Public half of the key that command or token holds."
+    ),
     click.option(
         "--certificate", type=FILE, help="The key's X.509 certificate (PEM), issuers after it."
     ),

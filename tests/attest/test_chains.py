@@ -291,11 +291,17 @@ def test_a_signature_by_another_key_under_a_good_chain() -> None:
 
 
 def test_a_leaf_of_another_key_type() -> None:
-    """An Ed25519 leaf and an RSA one: OMS signs with ECDSA."""
-    for key in (ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048)):
-        leaf = issue("l", PKI.root, key=key)
+    """An Ed25519 leaf, an RSA one, one of a kind that nobody knows: OMS signs with ECDSA."""
+    keys = (ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048))
+    for leaf in (issue("l", PKI.root, key=key) for key in keys):
         with pytest.raises(CertificateError, match="type that does not sign models"):
             open_bundle(edited(signed(PKI.leaf), [leaf.der]), trust(PKI.root), "t")
+    ecdsa, unknown = bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0277")
+    der = PKI.leaf.der.replace(ecdsa, unknown)
+    with pytest.raises(SigningKeyError, match="not supported"):
+        paths.public_key(paths.parse_certificate(der, "t"), "t")
+    with pytest.raises(CertificateError):
+        open_bundle(edited(signed(PKI.leaf), [der, PKI.intermediate.der]), trust(PKI.root), "t")
 
 
 def test_more_certificates_than_a_bundle_may_have() -> None:

@@ -139,6 +139,40 @@ def test_the_chain_must_hold_before_anything_is_written(
     assert (code, "say who signs" in err) == (2, True), err
 
 
+def test_a_command_signs(run: Run, release: Path, pki: Pki, tmp_path: Path) -> None:
+    command = f"openssl dgst -sha256 -sign {tmp_path}/leaf.key"
+    signing = ("sign", release, "--signer-cmd", command)
+    ok(run("keygen", "-o", tmp_path / "r.key", "--no-passphrase"))
+    for arguments, code, message in (
+        ((), 2, "whose key does --signer-cmd hold?"),
+        (("--key", tmp_path / "r.key"), 2, "say who signs, in one way"),
+        (("--public-key", tmp_path / "r.pub"), 1, "does not verify with the given public key"),
+    ):
+        found, _, err = run(*signing, *arguments)
+        assert (found, message in err) == (code, True), err
+        assert not (release / "model.sig").exists()
+    found, _, err = run("sign", release, "--key", tmp_path / "r.key", "--public-key", tmp_path / "r.pub")  # fmt: skip
+    assert (found, "--public-key goes with" in err) == (2, True), err
+
+    ok(
+        run(*signing, "--certificate", tmp_path / "leaf.pem", "--chain",
+            tmp_path / "intermediate.pem")
+    )  # fmt: skip
+    ok(run("verify", release, "--level", "integrity", "--ca", tmp_path / "root.pem"))
+
+
+def test_a_token_is_named_and_its_pin_is_not(run: Run, release: Path, tmp_path: Path) -> None:
+    """With a real token: tests/attest/test_hsm.py."""
+    for uri, code, message in (
+        ("pkcs11:object=a", 2, "no PKCS#11 module named"),
+        ("pkcs11:object=a?pin-value=hunter2", 2, "seen by everybody"),
+        ("pkcs11:object=a?module-path=/nowhere.so", 4, "module or token fails"),
+    ):
+        found, out, err = run("sign", release, "--pkcs11-uri", uri)
+        assert (found, message in err) == (code, True), err
+        assert "hunter2" not in out + err
+
+
 def test_a_timestamp_outlives_the_certificate(run: Run, release: Path, tmp_path: Path) -> None:
     """A certificate that is good for three seconds, and a signature that stays good."""
     root = issue("root", ca=True)
