@@ -105,6 +105,7 @@ def explain(policy: Path, release: Path, keys: tuple[Path, ...], as_json: bool) 
     for entry in found:
         click.echo(f"{entry.where}: {entry.predicate_type or 'not opened'}")
         if entry.signer:
+            click.echo(f"  payload   {entry.payload}")
             click.echo(f"  signed by {entry.signer}")
             click.echo(f"  role      {', '.join(entry.roles) or 'none'}")
         for why in entry.why:
