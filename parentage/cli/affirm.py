@@ -36,8 +36,8 @@ def command(release: Path, duration: str, statement: str, voice: Voice) -> int:
         length = clock.length(msgspec.convert(duration, clock.Duration))
     except msgspec.ValidationError as error:
         raise UsageError("not a length of time", expected="12h, 30d", found=duration) from error
-    signer, own = voice.signer()
-    place = look(release, voice.trust(own))
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
     sequence, previous = following(place.about, place.claims.opened)
     now = clock.now()
     payload = status.build(
@@ -51,5 +51,5 @@ def command(release: Path, duration: str, statement: str, voice: Voice) -> int:
             statement=statement,
         ),
     )
-    voice.say([release], payload, signer, own)
+    voice.say([release], payload, signing)
     return 0

@@ -25,8 +25,8 @@ def command(release: Path, payload: str, voice: Voice) -> int:
     from parentage.attest.statements.shared import sha256
     from parentage.manifest.errors import UsageError
 
-    signer, own = voice.signer()
-    place = look(release, voice.trust(own))
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
     found = {sha256(claim.opened.payload): claim.opened.payload for claim in place.claims.opened}
     found |= {
         "model.sig": place.signature.payload,
@@ -41,5 +41,5 @@ def command(release: Path, payload: str, voice: Voice) -> int:
             found=payload,
             hint="parentage trust explain POLICY RELEASE",
         )
-    voice.say([release], found[payload], signer, own)
+    voice.say([release], found[payload], signing)
     return 0

@@ -63,8 +63,8 @@ def command(
     from parentage.attest.statements import dispute
     from parentage.attest.statements.shared import Digest
 
-    signer, own = voice.signer()
-    place = look(release, voice.trust(own))
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
     payload = dispute.build(
         place.about,
         dispute.Dispute(
@@ -75,7 +75,7 @@ def command(
             evidence=tuple(map(_evidence, evidence)),
         ),
     )
-    voice.say([release], payload, signer, own)
+    voice.say([release], payload, signing)
     return 0
 
 

@@ -23,8 +23,8 @@ def command(release: Path, statement: str, voice: Voice) -> int:
     """
     from parentage.attest.statements import endorsement
 
-    signer, own = voice.signer()
-    place = look(release, voice.trust(own))
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
     payload = endorsement.build(place.about.lineage, endorsement.Endorsement(statement=statement))
-    voice.say([release], payload, signer, own)
+    voice.say([release], payload, signing)
     return 0

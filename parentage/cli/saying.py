@@ -14,20 +14,17 @@ from parentage.cli.shared import (
     FILE,
     emit,
     json_option,
-    key_option,
-    load_key,
-    passphrase_option,
-    policy_option,
-    trust_from,
 )
+from parentage.cli.signing import SigningChoice, signing_options
+from parentage.cli.trusting import TrustChoice
 
 if TYPE_CHECKING:
     from parentage.attest.claims import Claims, Found
     from parentage.attest.opening import Opened
     from parentage.attest.roles import Believed
-    from parentage.attest.signer import AnySigner
     from parentage.attest.statements.shared import About, Release
     from parentage.attest.trust import Trust
+    from parentage.cli.signing import Signing
 
 RELEASE = click.Path(path_type=Path, exists=True, file_okay=False)
 REASONS: Final = click.Choice(
@@ -55,7 +52,9 @@ def since_or_now(text: str | None) -> str:
     try:
         return clock.to_text(clock.parse_time(text, "--since"))
     except StatementError as error:
-        raise UsageError(error.what, where="--since", expected=error.expected, found=text) from error
+        raise UsageError(
+            error.what, where="--since", expected=error.expected, found=text
+        ) from error
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -91,34 +90,25 @@ class Place(msgspec.Struct, frozen=True):
 class Voice(msgspec.Struct, frozen=True, kw_only=True):
     """Who says it, whom they believe about the release, and where it goes."""
 
-    key_path: Path
-    passphrase_file: Path | None
     policy: Path | None
     publishers: tuple[Path, ...]
     output: Path | None
     as_json: bool
-
-    def signer(self) -> tuple[AnySigner, Trust]:
-        """Load what signs, and what opens it again."""
-        from parentage.attest.signer import KeySigner
-        from parentage.attest.trust import TrustedKeys
-
-        key = load_key(self.key_path, self.passphrase_file)
-        return KeySigner(key), TrustedKeys((key.public,))
+    signing: SigningChoice = SigningChoice()
 
     def trust(self, own: Trust) -> Trust:
         """Return whom to believe about the release: as said, or the signer itself."""
         if self.policy is None and not self.publishers:
             return own
-        return trust_from(self.policy, self.publishers)
+        return TrustChoice(keys=self.publishers, policy=self.policy).build()
 
-    def say(self, releases: Sequence[Path], payload: bytes, signer: AnySigner, own: Trust) -> None:
+    def say(self, releases: Sequence[Path], payload: bytes, signing: Signing) -> None:
         """Sign, write and print."""
         from parentage.attest.speaking import append, sign
         from parentage.attest.statements.shared import sha256
         from parentage.manifest.atomic import write_bytes
 
-        line = sign(payload, signer, own)
+        line = sign(payload, signing.signer, signing.trust)
         if self.output is not None:
             write_bytes(self.output, line)
         else:
@@ -157,9 +147,7 @@ def look(release: Path, trust: Trust) -> Place:
 
 
 _OPTIONS: Final = (
-    key_option,
-    passphrase_option,
-    policy_option,
+    click.option("--policy", type=FILE, help="Trust policy (YAML): whose release it is."),
     click.option(
         "--publisher", "publishers", type=FILE, multiple=True,
         help="Public key (PEM) that signed the release, where it is not yours; or --policy.",
@@ -180,6 +168,7 @@ def voice_options(command: Callable[..., int]) -> Callable[..., int]:
         own = {name: options.pop(name) for name in Voice.__struct_fields__}
         return command(*arguments, voice=Voice(**own), **options)
 
+    found = signing_options(gathering)
     for option in reversed(_OPTIONS):
-        gathering = option(gathering)
-    return gathering
+        found = option(found)
+    return found

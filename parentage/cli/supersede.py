@@ -50,8 +50,8 @@ def command(
     from parentage.attest.statements.shared import Digest
     from parentage.manifest.errors import UsageError
 
-    signer, own = voice.signer()
-    trust = voice.trust(own)
+    signing = voice.signing.build()
+    trust = voice.trust(signing.trust)
     old, place = look(release, trust), look(new, trust)
     if old.about == place.about:
         raise UsageError("a release can't replace itself", where=str(new))
@@ -70,5 +70,5 @@ def command(
             false_claims=(Digest(sha256=old.about.lineage),) if false else (),
         ),
     )
-    voice.say([release, new], payload, signer, own)
+    voice.say([release, new], payload, signing)
     return 0

@@ -42,8 +42,8 @@ def command(release: Path, reason: str, statement: str, since: str | None, voice
     from parentage.attest.statements import status
     from parentage.attest.statements.shared import Digest
 
-    signer, own = voice.signer()
-    place = look(release, voice.trust(own))
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
     sequence, previous = following(place.about, place.claims.opened)
     false = reason in {"wrong-artifact", "undisclosed-parent"}
     payload = status.build(
@@ -58,5 +58,5 @@ def command(release: Path, reason: str, statement: str, since: str | None, voice
             false_claims=(Digest(sha256=place.about.lineage),) if false else (),
         ),
     )
-    voice.say([release], payload, signer, own)
+    voice.say([release], payload, signing)
     return 0
