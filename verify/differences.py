@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 import msgspec
 from torch import Tensor
@@ -46,6 +47,15 @@ def differences(
     for chunk, count in zip(chunks(), engine.stream(task, chunks()), strict=True):
         totals[chunk.name].add(count)
     return totals
+
+
+def first_difference(
+    engine: Engine, release: FileSource, step: StepSource, variant: str, name: str
+) -> int | None:
+    """Return the first element that the release has otherwise, computing nothing that lies behind it."""
+    task = compared(engine, release, step, variant)
+    with closing(engine.stream(task, chunks_of(step.specs[name]))) as counts:
+        return next((count.first.index for count in counts if count.first is not None), None)
 
 
 def compared(

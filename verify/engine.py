@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from typing import Final, TypeVar
@@ -100,13 +100,14 @@ class Engine(msgspec.Struct):
                 return task(chunk, scratch_of_thread())
 
         _keep_freed_memory()
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
             # A thread takes over torch's number of threads when it first asks for it.
-            with ThreadPoolExecutor(
-                threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
-            ) as pool:
+            with (
+                torch_threads(1),
+                ThreadPoolExecutor(
+                    threads, thread_name_prefix="recompute", initializer=torch.get_num_threads
+                ) as pool,
+            ):
                 pending: deque[Future[T | None]] = deque()
                 rest = iter(chunks)
                 try:
@@ -122,7 +123,7 @@ class Engine(msgspec.Struct):
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
         finally:
-            torch.set_num_threads(before)
+            _give_back_memory()
 
     def report(self, nbytes: int) -> None:
         """Tell of work done."""
@@ -134,6 +135,17 @@ class Engine(msgspec.Struct):
         progress: object = self.progress
         if isinstance(progress, Expecting):
             progress.expect(nbytes)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch split its operations between so many threads of its own, then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
@@ -148,6 +160,12 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 32 << 20)
         libc.mallopt(m_trim_threshold, 256 << 20)
+
+
+def _give_back_memory() -> None:
+    """Give what is free back to the kernel between phases: what one kept, the next may not need."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def pick_device(name: str) -> torch.device:

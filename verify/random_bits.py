@@ -8,6 +8,7 @@ from torch's one CPU generator (mt19937): an element's bit depends on every tens
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -19,6 +20,7 @@ _LOW: Final = (1 << 32) - 1
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _DOMAIN: Final = b"parentage-1 mask\0"
+_PIECE: Final = 1 << 20
 
 
 def mask_key(seed: int, name: str, index: int) -> tuple[int, int]:
@@ -94,23 +96,18 @@ class SerialDraws:
 
 
 def _skip(generator: torch.Generator, count: int) -> None:
-    piece = 1 << 20
-    for start in range(0, count, piece):
-        torch.empty(min(piece, count - start)).uniform_(generator=generator)
+    for start in range(0, count, _PIECE):
+        torch.empty(min(_PIECE, count - start), dtype=torch.int32).random_(generator=generator)
 
 
-def packed(mask: Tensor) -> Tensor:
-    """Return a mask of 0 and 1 as bits, eight a byte, the first element lowest."""
-    flat = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.numel() % 8)).reshape(-1, 8)
-    out = flat[:, 0].clone()
-    for place in range(1, 8):
-        out |= flat[:, place] << place
-    return out
+def drawn(count: int, probability: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `torch.bernoulli(probability.expand(count), generator=generator)` as booleans, faster.
 
-
-def unpacked(bits: Tensor, start: int, stop: int) -> Tensor:
-    """Return elements [start, stop) of a packed mask as booleans."""
-    part = bits[start // 8 : -(-stop // 8)]
-    wide = (part.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
-    at = start - start // 8 * 8
-    return wide.reshape(-1)[at : at + stop - start].to(torch.bool)
+    For dtypes up to fp32 torch draws the low 24 bits of one word for each element as a number in [0, 1)
+    and compares it with the probability, which is exact in fp32 (at::uniform_real_distribution).
+    """
+    if probability.dtype == torch.float64:
+        return torch.bernoulli(probability.expand(count), generator=generator).to(torch.bool)
+    limit = math.ceil(float(probability) * 2.0**24)
+    found = torch.empty(count, dtype=torch.int32).random_(0, 1 << 24, generator=generator)
+    return found.lt_(limit).to(torch.bool)

@@ -10,15 +10,15 @@ D   every element is one of those that an unknown random mask leaves open; never
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 import torch
 
 from parentage.verify import witness
-from parentage.verify.differences import Difference, differences
-from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
+from parentage.verify.differences import Difference, differences, first_difference
+from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of, torch_threads
 from parentage.verify.methods.base import Choice, Chooser, Scalared, Scalars
 from parentage.verify.methods.merging import WITNESS
 from parentage.verify.rounding import bits
@@ -26,6 +26,8 @@ from parentage.verify.sources import FileSource, Scratch
 from parentage.verify.verdict import Rung, TensorResult
 
 _ROUNDS: Final = 12
+#: How often scalars are read off a release, each time with one more element that the last missed.
+_READINGS: Final = 8
 #: Scalars tried for a tensor whose mask is open, each time on a sample of its elements.
 _ASKS: Final = 200
 
@@ -34,6 +36,14 @@ def below_exact(
     engine: Engine, release: FileSource, step: StepSource, result: TensorResult
 ) -> TensorResult:
     """Return the best rung below A that a tensor reaches."""
+    # A search looks at small samples, often: torch's threads would cost more than they save.
+    with torch_threads(1):
+        return _below_exact(engine, release, step, result)
+
+
+def _below_exact(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> TensorResult:
     method = step.method
     if isinstance(method, Chooser) and (method.unseeded or not result.differing):
         return _chosen(engine, release, step, result)
@@ -62,7 +72,7 @@ def _witnessed(
         search = _Search(engine, release, step, result, each, _bounds(method, name, each))
         searches.append(search)
         with torch.inference_mode():
-            for scalars in _guesses(release, step, name, each):
+            for scalars in _guesses(release, step, name, each, search.looked_at):
                 if search.fits(scalars):
                     result.engine = each
                     return _on_rung_b(result, search.best, search.bounds)
@@ -76,8 +86,13 @@ def _witnessed(
             return _on_rung_b(result, search.best, search.bounds)
         if not search.learn(left):
             break
-    result.differing = min(result.differing, left.differing)
+    result.differing = min(_counted(engine, release, step, result), left.differing)
     return result
+
+
+def _counted(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> int:
+    """Count all elements that differ: the comparison may have ended at the first of them (work.py)."""
+    return differences(engine, release, step, result.engine, [result.name])[result.name].differing
 
 
 def _refuted(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> bool:
@@ -87,6 +102,7 @@ def _refuted(engine: Engine, release: FileSource, step: StepSource, result: Tens
         return False
     result.rung, result.outside = found.rung, found.outside
     result.ambiguous, result.unexplained = found.ambiguous, found.unexplained
+    result.differing = _counted(engine, release, step, result)
     return True
 
 
@@ -129,6 +145,10 @@ class _Search:
         self._asked = witness.Budget(self._loss)
         self._scratch = Scratch(engine.device)
 
+    def looked_at(self) -> list[int]:
+        """Return the beginnings of the ranges in the sample."""
+        return sorted(start for start, _ in self._sample.ranges)
+
     def _use(self, scalars: Scalars) -> None:
         if isinstance(self._step.method, Scalared):
             self._step.method.witness[self._name] = scalars
@@ -162,7 +182,14 @@ class _Search:
         loss = self._loss(candidate)
         if loss < self._least:
             self.best, self._least = candidate, loss
-        if loss or self.missed(candidate).differing:
+        if loss:
+            return False
+        self._use(candidate)
+        variant = self.variant + WITNESS
+        place = first_difference(self._engine, self._release, self._step, variant, self._name)
+        if place is not None:
+            self._sample.add([place])
+            self._least = math.inf
             return False
         self.best = candidate
         return True
@@ -180,8 +207,17 @@ class _Search:
         return True
 
 
-def _guesses(release: FileSource, step: StepSource, name: str, variant: str) -> Iterator[Scalars]:
-    """Return scalars to try before a search: published, read off the release, and torch's own."""
+def _guesses(
+    release: FileSource,
+    step: StepSource,
+    name: str,
+    variant: str,
+    looked_at: Callable[[], Sequence[int]],
+) -> Iterator[Scalars]:
+    """Return scalars to try before a search: published, read off the release, and torch's own.
+
+    The sample grows with what fits it and not the rest: then scalars are read off again.
+    """
     method = step.method
     if not isinstance(method, Scalared):
         return
@@ -189,16 +225,20 @@ def _guesses(release: FileSource, step: StepSource, name: str, variant: str) -> 
     if published is not None:
         yield dict(published)
     yield method.scalars(name, variant)
-    yield method.suggest(name, variant, release)
+    seen: Sequence[int] = ()
+    for _ in range(_READINGS):
+        if len(looked_at()) == len(seen):
+            break
+        seen = looked_at()
+        yield method.suggest(name, variant, release, seen)
     if step.specs[name].elements > witness.REPLAYED and not method.replay_streams:
         return
-    threads = torch.get_num_threads()
-    try:
-        for count in witness.THREADS:
-            torch.set_num_threads(count)
-            yield method.replay(name, variant)
-    finally:
-        torch.set_num_threads(threads)
+    for count in witness.THREADS:
+        # What streams is the engine's own reading on one thread: that has missed already.
+        if count > 1 or not method.replay_streams:
+            with torch_threads(count):
+                guess = method.replay(name, variant)
+            yield guess
 
 
 def _on_rung_b(result: TensorResult, scalars: Scalars, bounds: witness.Bounds) -> TensorResult:
@@ -237,8 +277,8 @@ def _chosen(
         if part is None:
             result.rung = Rung.UNPROVEN
             return result
-        totals.outside += int((~part.inside).sum())
-        totals.open += int(part.open.sum())
+        totals.outside += part.outside
+        totals.open += part.open
         totals.least = _plus(totals.least, part.least)
         totals.most = _plus(totals.most, part.most)
     result.ambiguous, result.unexplained = totals.open, totals.outside

@@ -115,7 +115,8 @@ def _count(stream: Tensor, row: Sequence[_Search], shift: int) -> None:
     for search in row:
         if search.prefix == 0 and search.above == 0 and search.ties == 0:
             if top is None:
-                top = torch.bincount((stream >> shift).reshape(-1), minlength=1 << _DIGIT)
+                digit = (stream >> shift if shift else stream).reshape(-1)
+                top = torch.bincount(digit.to(torch.int64), minlength=1 << _DIGIT)
             search.counts += top
         else:
             inside = stream[(stream >> (shift + _DIGIT)) == search.prefix]

@@ -15,6 +15,7 @@ import msgspec
 
 from parentage.manifest import digest
 from parentage.manifest.digest import Profile
+from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify import planner, rungs
 from parentage.verify.differences import Difference, compared
 from parentage.verify.engine import Chunk, Engine, StepSource, leaves_of
@@ -122,7 +123,11 @@ class Threads:
                 yield task, self._lower(source, job.missed[task.name])
         elif isinstance(job, Compare):
             compare = compared(self.engine, self.scene.release, source, job.engine)
-            for task, counts in self._spread(source, tasks, compare):
+
+            def decided(chunk: Chunk, found: Difference) -> bool:
+                return bool(found.differing) and _has_scalars(source, chunk.name, job.engine)
+
+            for task, counts in self._spread(source, tasks, compare, decided):
                 total = Difference(0, None)
                 for count in counts:
                     total.add(count)
@@ -138,9 +143,15 @@ class Threads:
                 yield task, Leaves(joint)
 
     def _spread(
-        self, source: StepSource, tasks: Sequence[Task], work: Callable[[Chunk, Scratch], T]
+        self,
+        source: StepSource,
+        tasks: Sequence[Task],
+        work: Callable[[Chunk, Scratch], T],
+        decided: Callable[[Chunk, T], bool] | None = None,
     ) -> Iterator[tuple[Task, list[T]]]:
         """Run the chunks of tasks on the threads and yield each task with its chunks' results.
+
+        A task that one thread keeps to itself ends with the first chunk that decides it.
 
         Where facts of whole tensors are found, a thread keeps a tensor to itself: others that came for
         its next chunks would only wait for those facts.
@@ -156,6 +167,9 @@ class Threads:
             ):
                 scratch.reset()
                 found.append(work(part, scratch))
+                if decided is not None and decided(part, found[-1]):
+                    self.engine.report((chunk.stop - part.stop) * source.specs[chunk.name].unit)
+                    break
             return found
 
         def units() -> Iterator[Chunk]:
@@ -191,6 +205,14 @@ class Threads:
             if isinstance(method, Scalared):
                 method.witness.clear()
                 method.witness.update(published)
+
+
+def _has_scalars(source: StepSource, name: str, engine: str) -> bool:
+    """Say whether one other bit sends a tensor to the search for scalars, however many there are."""
+    method = source.method
+    if not isinstance(method, Scalared) or method.deterministic:
+        return False
+    return source.specs[name].dtype in FLOAT_DTYPES and bool(method.scalars(name, engine))
 
 
 class Kept:

@@ -16,8 +16,7 @@ from parentage.cli.signing import SigningChoice, signing_options
 Examples:
   parentage sign ./rio --key release.key
   parentage sign ./base --key release.key --observed
-  parentage sign ./rio --key release.key --certificate release.pem --chain issuers.pem
-  parentage sign ./rio --keyless""",
+  parentage sign ./rio --key release.key --certificate release.pem --chain issuers.pem""",
 )
 @click.argument("model", type=FOLDER)
 @signing_options
@@ -49,5 +48,5 @@ def command(
         emit(result)
         return 0
     click.echo(f"signed {signed.files} files as {signed.signer}")
-    click.echo(f"next   parentage verify {model} {signing.verified_with(signed.signer)}")
+    click.echo(f"next   parentage verify {model} {signing.verified_with}")
     return 0

@@ -128,7 +128,9 @@ class ArceeFusionMethod(Merging[ArceeFusion, Facts]):
             return {}
         return {"threshold": self.found(name, variant).threshold}
 
-    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+    def suggest(
+        self, name: str, variant: str, release: Source, places: Sequence[int] = ()
+    ) -> Scalars:
         """Return the least importance of the elements that are not the base's."""
         dtype, store = DTYPES[self.compute(name)], DTYPES[self.specs[name].dtype]
         scratch, least = Scratch(torch.device("cpu")), torch.tensor(torch.inf, dtype=dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -62,14 +62,14 @@ class Choice(msgspec.Struct):
     """How a range of elements stands to a claim that leaves some of them a choice.
 
     Attributes:
-        inside: elements that one of the choices gives.
-        open: elements with more than one choice.
+        outside: how many elements none of the choices gives.
+        open: how many have more than one choice.
         least, most: for each input, how many elements stay at least and at most, if the release is right.
         distance: sum over the elements of the distance to the nearest choice.
     """
 
-    inside: Tensor
-    open: Tensor
+    outside: int
+    open: int
     least: list[int]
     most: list[int]
     distance: float
@@ -107,6 +107,10 @@ class Scalared(Protocol):
         """Names of the engines, as of every method."""
 
     @property
+    def deterministic(self) -> bool:
+        """Whether there is nothing to search for, as of every method."""
+
+    @property
     def replay_streams(self) -> bool:
         """Say whether `replay` reads piece by piece, so that no tensor is too large for it."""
 
@@ -120,8 +124,17 @@ class Scalared(Protocol):
     def replay(self, name: str, variant: str) -> Scalars:
         """Return the scalars as torch reduces them on its threads here; empty where it does not help."""
 
-    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
-        """Return scalars read off a release itself; empty where there is no way."""
+    def suggest(
+        self, name: str, variant: str, release: Source, places: Sequence[int] = ()
+    ) -> Scalars:
+        """Return scalars read off a release itself; empty where there is no way.
+
+        Args:
+            name: tensor.
+            variant: engine.
+            release: read at a sample of elements.
+            places: elements that earlier suggestions missed, to be looked at too.
+        """
 
     def scalar_dtype(self, name: str) -> str:
         """Return the dtype that scalars are held in."""

@@ -8,8 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from parentage.verify.masking import count, places
 from parentage.verify.methods.base import Choice
-from parentage.verify.rounding import bits
+from parentage.verify.rounding import bits, same_bits
 
 #: Inputs whose masks may be open at once: 2^n values are tried for an open element.
 _MAX_OPEN: Final = 6
@@ -24,35 +25,42 @@ def decide(states: Sequence[tuple[Tensor, Tensor]], found: Tensor, value: Value)
     Args:
         states: for each input, the elements that must stay, and those that may.
         found: the release's elements.
-        value: computes elements at an index, given the masks there.
+        value: computes elements at an index, given the masks there; its result may be overwritten.
     """
     if len(states) > _MAX_OPEN:
         return None
-    first = value(slice(None), [sure | tied for sure, tied in states])
-    inside = bits(first) == bits(found)
-    sure = torch.stack([sure for sure, _ in states])
-    tied = torch.stack([tied for _, tied in states])
-    open_ = tied.any(dim=0)
-    least, most = sure.sum(dim=1), sure.sum(dim=1)
-    at = open_.nonzero().squeeze(1)
-    distance = 0.0
+    got = value(slice(None), [sure | tied for sure, tied in states])
+    least = [count(sure) for sure, _ in states]
+    most, distance = list(least), 0.0
+    at = places(_any([tied for _, tied in states]))
     if at.numel():
-        fits, near, masks = _tried(
-            sure[:, at], tied[:, at], found[at], lambda kept: value(at, kept)
-        )
-        inside[at] = fits.any(dim=0)
-        stays = torch.stack([(fits & masks[:, i]).any(dim=0) for i in range(len(states))])
-        leaves = torch.stack([(fits & ~masks[:, i]).any(dim=0) for i in range(len(states))])
-        open_here = tied[:, at]
-        most = most + (stays & open_here).sum(dim=1)
-        least = least + (stays & ~leaves & open_here).sum(dim=1)
-        distance += _total(near[~inside[at]])
-    outside = ~inside
-    if bool(outside.any()):
-        far = (outside & ~open_).nonzero().squeeze(1)
-        distance += _total((first[far].double() - found[far].double()).abs())
-        distance += 1e-30 * int(outside.sum())
-    return Choice(inside, open_, least.tolist(), most.tolist(), distance)
+        sure = torch.stack([sure[at] for sure, _ in states])
+        tied = torch.stack([tied[at] for _, tied in states])
+        fits, near, masks = _tried(sure, tied, found[at], lambda kept: value(at, kept))
+        inside = fits.any(dim=0)
+        for i in range(len(states)):
+            stays = (fits & masks[:, i]).any(dim=0) & tied[i]
+            leaves = (fits & ~masks[:, i]).any(dim=0)
+            most[i] += int(stays.sum())
+            least[i] += int((stays & ~leaves).sum())
+        distance += _total(near[~inside])
+        # What one of the choices gives is as good as equal: the rest can be compared at once.
+        bits(got)[at] = torch.where(inside, bits(found)[at], ~bits(found)[at])
+    outside = 0
+    if not same_bits(got, found):
+        differs = bits(got) != bits(found)
+        outside = int(differs.sum())
+        differs[at] = False
+        far = differs.nonzero().squeeze(1)
+        distance += _total((got[far].double() - found[far].double()).abs()) + 1e-30 * outside
+    return Choice(outside, at.numel(), least, most, distance)
+
+
+def _any(masks: Sequence[Tensor]) -> Tensor:
+    found = masks[0]
+    for mask in masks[1:]:
+        found = found | mask
+    return found
 
 
 def _total(gaps: Tensor) -> float:
@@ -63,11 +71,11 @@ def _tried(
     sure: Tensor, tied: Tensor, found: Tensor, value: Callable[[Sequence[Tensor]], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return which combination fits which element, the least distance, and the masks tried."""
-    count = len(sure)
+    number = len(sure)
     fits, masks = [], []
     near = torch.full(found.shape, float("inf"), dtype=torch.float64, device=found.device)
-    for combination in range(1 << count):
-        kept = [sure[i] | tied[i] if combination >> i & 1 else sure[i] for i in range(count)]
+    for combination in range(1 << number):
+        kept = [sure[i] | tied[i] if combination >> i & 1 else sure[i] for i in range(number)]
         got = value(kept)
         fits.append(bits(got) == bits(found))
         near = torch.minimum(near, (got.double() - found.double()).abs())

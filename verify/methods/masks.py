@@ -24,8 +24,9 @@ from torch import Tensor
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import ratio
+from parentage.verify.masking import compared, packed, unpacked
 from parentage.verify.methods.merging import Span
-from parentage.verify.random_bits import SerialDraws, mask_key, packed, unpacked, words
+from parentage.verify.random_bits import SerialDraws, drawn, mask_key, words
 from parentage.verify.rounding import DTYPES
 from parentage.verify.selection import Cut, cuts, keys_of
 
@@ -115,14 +116,14 @@ class ByRank:
         if high.rank <= low.rank:
             nothing = torch.zeros_like(keys, dtype=torch.bool)
             return nothing, nothing
-        sure = keys > high.key
-        at_high = keys == high.key
+        sure = compared(torch.gt, keys, high.key)
+        at_high = compared(torch.eq, keys, high.key)
         tied = at_high
         if high.quota == high.ties:
             sure, tied = sure | at_high, torch.zeros_like(at_high)
         if low.rank:
-            at_low = keys == low.key
-            sure = sure & (keys < low.key)
+            at_low = compared(torch.eq, keys, low.key)
+            sure = sure & compared(torch.lt, keys, low.key)
             if low.key == high.key or low.quota != low.ties:
                 tied = tied | at_low
                 sure = sure & ~at_low
@@ -335,7 +336,7 @@ class _Replayed:
         if self._draws is None:
             densities = [float(ratio(text)) for text in self._method.values(name, "densities")]
             return _Free(densities, self._method.specs[name].elements)
-        drawn = iter(
+        masks = iter(
             self._draws.draw(name, lambda generator: self._masks(name, variant, generator))
         )
         method = self._method
@@ -343,7 +344,7 @@ class _Replayed:
         shares = [ratio(text) for text in method.values(name, "densities")]
         return _Packed(
             [
-                next(drawn) if draw else (None if share >= 1 else empty)
+                next(masks) if draw else (None if share >= 1 else empty)
                 for draw, share in zip(self._drawn_for(name), shares, strict=True)
             ]
         )
@@ -355,29 +356,27 @@ class _Replayed:
             if not draw:
                 continue
             rows: list[Tensor] = []
-            carried = torch.empty(0, dtype=torch.uint8)
-            for span, chance in self._chances(name, variant, index, work):
-                drawn = torch.cat(
-                    (carried, torch.bernoulli(chance, generator=generator).to(torch.uint8))
-                )
-                whole = (
-                    len(drawn) // 8 * 8 if span.stop < method.specs[name].elements else len(drawn)
-                )
-                rows.append(packed(drawn[:whole]))
-                carried = drawn[whole:]
+            carried = torch.empty(0, dtype=torch.bool)
+            for span, found in self._drawn(name, variant, index, work, generator):
+                ready = torch.cat((carried, found)) if len(carried) else found
+                last = span.stop == method.specs[name].elements
+                whole = len(ready) if last else len(ready) // 8 * 8
+                rows.append(packed(ready[:whole]))
+                carried = ready[whole:]
             yield torch.cat(rows)
 
-    def _chances(
-        self, name: str, variant: str, index: int, work: torch.dtype
+    def _drawn(
+        self, name: str, variant: str, index: int, work: torch.dtype, generator: torch.Generator
     ) -> Iterator[tuple[Span, Tensor]]:
-        """Return each element's probability, piece by piece, in the engine's dtype."""
+        """Draw a mask piece by piece, with each element's probability in the engine's dtype."""
         method = self._method
         density = float(ratio(method.values(name, "densities")[index]))
         if method.step.params.sparsify == "random":
             n, piece = method.specs[name].elements, 1 << 18
             for start in range(0, n, piece):
                 span = Span(name, start, min(start + piece, n), method.specs[name].shape)
-                yield span, torch.full((span.stop - span.start,), density, dtype=work)
+                chance = torch.tensor(density, dtype=work)
+                yield span, drawn(span.stop - span.start, chance, generator)
             return
         epsilon = float(ratio(method.values(name, "epsilons")[index]))
         for span, parts in method.pieces(name, variant):
@@ -386,4 +385,5 @@ class _Replayed:
             low = rank.min(dim=1, keepdim=True).values
             high = rank.max(dim=1, keepdim=True).values
             share = ((rank - low) / (high - low)).clamp(0, 1)
-            yield span, ((density - epsilon) + share * 2 * epsilon).reshape(-1)
+            chance = ((density - epsilon) + share * 2 * epsilon).reshape(-1)
+            yield span, torch.bernoulli(chance, generator=generator).to(torch.bool)

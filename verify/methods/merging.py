@@ -134,7 +134,9 @@ class Merging(Generic[S, F]):
         """
         return {}
 
-    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+    def suggest(
+        self, name: str, variant: str, release: Source, places: Sequence[int] = ()
+    ) -> Scalars:
         """Return scalars read off a release itself."""
         return {}
 

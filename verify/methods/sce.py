@@ -22,10 +22,10 @@ from torch import Tensor
 from parentage.manifest.merge_steps import Sce
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import ratio
+from parentage.verify.masking import packed, unpacked
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span, in_any_order
-from parentage.verify.random_bits import packed, unpacked
 from parentage.verify.rounding import DTYPES, rounded
 from parentage.verify.selection import Cut, cuts, keys_of
 from parentage.verify.sources import Scratch, Source

@@ -37,6 +37,8 @@ _MK_CHUNK: Final = 1 << 20
 _EPSILON: Final = 1e-8
 #: Cosines tried to each side of float64's, and ulps of each coefficient.
 _CANDIDATES: Final = 128
+#: Elements of the release that are looked at together.
+_WINDOW: Final = 2048
 _ULPS: Final = range(-2, 3)
 
 Pair = tuple[float, float]
@@ -100,6 +102,14 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             return super().scalars_of(name, variant)
         return self.found(name, variant)
 
+    def parts(self, span: Span, variant: str, scratch: Scratch) -> list[Tensor]:
+        """Read the inputs as copies that may be overwritten: fresh memory costs twice the arithmetic."""
+        found = super().parts(span, variant, scratch)
+        if variant == "parentage-1":
+            return found
+        wide = self._wide(span.name)
+        return [scratch.tensor(part.numel(), wide).copy_(part) for part in found]
+
     def replay(self, name: str, variant: str) -> Scalars:
         """Reduce as merge_methods/slerp.py does, with the threads that torch has now."""
         wide, elements = self._wide(name), self.specs[name].elements
@@ -110,7 +120,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         def read(start: int, stop: int) -> list[Tensor]:
             scratch.reset()
             span = Span(name, start, stop, self.specs[name].shape)
-            return [p.to(wide).reshape(1, -1) for p in self.parts(span, variant, scratch)]
+            return [part.reshape(1, -1) for part in self.parts(span, variant, scratch)]
 
         norms: list[list[float]] = [[], []]
         for start, stop in ranges:
@@ -120,24 +130,26 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         lengths = [torch.where(norm > _EPSILON, norm, 1.0) for norm in whole]
         dots: list[float] = []
         for start, stop in ranges:
-            x, y = (part / length for part, length in zip(read(start, stop), lengths, strict=True))
-            dots.append(float((x * y).sum(dim=1)))
+            x, y = (p.div_(length) for p, length in zip(read(start, stop), lengths, strict=True))
+            dots.append(float(x.mul_(y).sum(dim=1)))
         dot = _column(dots, wide).sum(dim=0)
         if variant == "mk-0.1.4":
             c_a, c_b = self._coefficients_014(name, float(dot))
             return {"a": c_a, "b": c_b}
         return {"dot": float(dot.clamp(-1, 1))}
 
-    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+    def suggest(
+        self, name: str, variant: str, release: Source, places: Sequence[int] = ()
+    ) -> Scalars:
         """Return the scalars, near those of float64, that fit a sample best."""
         if variant == "parentage-1" or not self.specs[name].elements:
             return {}
-        a, b, found = self._sample(name, variant, release)
-        wide, store = self._wide(name), DTYPES[self.specs[name].dtype]
-        x, y = a.to(wide), b.to(wide)
+        a, b, found = self._sample(name, variant, release, places)
+        compute, store = DTYPES[self.compute(name)], DTYPES[self.specs[name].dtype]
+        x, y = a, b
 
         def misses(pair: Pair) -> int:
-            got = (x * pair[0]).add_(y * pair[1]).to(a.dtype).to(store)
+            got = (x * pair[0]).add_(y * pair[1]).to(compute).to(store)
             return int((bits(got) != bits(found)).sum())
 
         known = self.found(name, "parentage-1")
@@ -154,12 +166,15 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
         return {"a": c_a, "b": c_b}
 
-    def _sample(self, name: str, variant: str, release: Source) -> list[Tensor]:
+    def _sample(
+        self, name: str, variant: str, release: Source, places: Sequence[int]
+    ) -> list[Tensor]:
         n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
         picked: list[list[Tensor]] = [[], [], []]
-        for start in range(0, n, max(n // 16, 2048)):
+        near = {place // _WINDOW * _WINDOW for place in places}
+        for start in sorted(near.union(range(0, n, max(n // 16, _WINDOW)))):
             scratch.reset()
-            span = Span(name, start, min(start + 2048, n), self.specs[name].shape)
+            span = Span(name, start, min(start + _WINDOW, n), self.specs[name].shape)
             parts = self.parts(span, variant, scratch)
             parts.append(release.read(name, span.start, span.stop, scratch))
             for column, part in zip(picked, parts, strict=True):
@@ -194,9 +209,8 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         if variant == "parentage-1":
             c_a, c_b = self.coefficients(span.name)
             return (a * c_a).add_(b * c_b)
-        wide = self._wide(span.name)
         left, right = (float(c) for c in self._mk(span.name, scalars))
-        return (a.to(wide) * left).add_(b.to(wide) * right).to(a.dtype)
+        return a.mul_(left).add_(b.mul_(right)).to(DTYPES[self.compute(span.name)])
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch

@@ -23,12 +23,15 @@ from torch import Tensor
 from parentage.manifest.merge_steps import TaskArithmetic
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import Ratio, matches, ratio
+from parentage.verify.masking import compared, count, kept
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Choice, Interval, Scalars
 from parentage.verify.methods.choosing import decide
+from parentage.verify.methods.electing import Mix, mixed
 from parentage.verify.methods.masks import Masks, mask_source
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
+from parentage.verify.selection import keys_of
 from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
 
@@ -97,9 +100,9 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         after = [RunningSum() for _ in self.step.params.weights]
         for span, parts in self.pieces(name, variant):
             for i, vector in enumerate(self.vectors(parts)):
-                size = vector.abs().to(torch.float64)
-                before[i].add(size)
-                after[i].add(size * masks.mask(i, span, vector))
+                size = vector.abs()
+                before[i].add(size.to(torch.float64))
+                after[i].add(kept(size, masks.mask(i, span, vector)).to(torch.float64))
         exact = variant == "parentage-1"
         dtype = "F64" if exact else self._work(name)
         scales = [
@@ -142,7 +145,9 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
             found[f"scale.{i}"] = 1.0 if dense else float(before / after)
         return found
 
-    def suggest(self, name: str, variant: str, release: Source) -> Scalars:
+    def suggest(
+        self, name: str, variant: str, release: Source, places: Sequence[int] = ()
+    ) -> Scalars:
         """Return, for masks of unknown bits, the quotients that most elements kept alone fit."""
         if not self.unseeded or not self.step.params.rescale:
             return {}
@@ -150,20 +155,20 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         span, scratch = Span(name, 0, stop, self.specs[name].shape), Scratch(torch.device("cpu"))
         parts = self.parts(span, variant, scratch)
         vectors, found = self.vectors(parts), release.read(name, 0, stop, scratch)
-        nothing = [torch.zeros_like(vector) for vector in vectors]
+        nothing = [torch.zeros_like(vector, dtype=torch.bool) for vector in vectors]
         reach = min(max(0.01, 8 / max(self.specs[name].elements, 1) ** 0.5), 0.9)
         suggested: Scalars = {}
         for i, expected in enumerate(self._expected(name)):
             if expected == 1.0:
                 continue
             moved = vectors[i] != 0
-            kept = [torch.ones_like(m) if j == i else m for j, m in enumerate(nothing)]
+            alone = [torch.ones_like(m) if j == i else m for j, m in enumerate(nothing)]
             votes: dict[float, int] = {}
             for share in torch.linspace(-reach, reach, _CANDIDATES).tolist():
                 scale = rounded(expected * (1 + share), self._work(name))
                 if scale not in votes:
                     scales = [scale if j == i else 1.0 for j in range(len(vectors))]
-                    got = self.mixed(name, parts[self.base_at], vectors, kept, scales)
+                    got = self.mixed(name, parts[self.base_at], vectors, alone, scales)
                     same = bits(got.to(found.dtype)) == bits(found)
                     votes[scale] = int((same & moved).sum())
             suggested[f"scale.{i}"] = max(votes, key=lambda scale: votes[scale])
@@ -191,38 +196,16 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         masks: Sequence[Tensor],
         scales: Sequence[float],
     ) -> Tensor:
-        """Merge under an `mk` engine, given masks of 0 and 1."""
-        sparse = torch.stack(
-            [self._sparse(name, *each) for each in zip(vectors, masks, scales, strict=True)]
+        """Merge under an `mk` engine, given masks."""
+        params = self.step.params
+        mix = Mix(
+            weights=tuple(float(ratio(text)) for text in self.values(name, "weights")),
+            elect=params.elect,
+            normalize=params.normalize,
+            scale=self.scale(name),
+            work=DTYPES[self._work(name)],
         )
-        weights = torch.tensor(
-            [float(ratio(text)) for text in self.values(name, "weights")],
-            dtype=sparse.dtype,
-            device=sparse.device,
-        ).reshape(-1, *([1] * (sparse.dim() - 1)))
-        sparse.mul_(weights)
-        if self.step.params.elect:
-            positive = sparse.sum(dim=0) >= 0
-            agrees = torch.where(positive, sparse > 0, sparse < 0)
-            total = (sparse * agrees).sum(dim=0)
-            divisor = (weights * agrees).sum(dim=0)
-            divisor.masked_fill_(divisor == 0, 1)
-        else:
-            total, divisor = sparse.sum(dim=0), weights.sum(dim=0)
-            divisor[divisor.abs() < 1e-8] = 1
-        if self.step.params.normalize:
-            total /= divisor
-        scale = self.scale(name)
-        if scale != 1:
-            total *= scale
-        return base + total
-
-    def _sparse(self, name: str, vector: Tensor, mask: Tensor, scale: float) -> Tensor:
-        work = DTYPES[self._work(name)]
-        kept = vector.to(work) * mask.to(work)
-        if scale != 1.0:
-            kept = kept * torch.tensor(scale, dtype=work)
-        return kept.to(vector.dtype)
+        return mixed(mix, base, vectors, masks, scales)
 
     def _exact(
         self,
@@ -314,19 +297,20 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         base, vectors = base[at], [vector[at] for vector in vectors]
         # An element of 0 is the same kept or dropped: it is free in number, and open in nothing.
         nothing = [
-            tied[at] & (vector == 0) for (_, tied), vector in zip(states, vectors, strict=True)
+            tied[at] & compared(torch.eq, keys_of(vector), 0)
+            for (_, tied), vector in zip(states, vectors, strict=True)
         ]
         states = [
             (sure[at], tied[at] & ~zero) for (sure, tied), zero in zip(states, nothing, strict=True)
         ]
 
-        def value(index: Tensor | slice, kept: Sequence[Tensor]) -> Tensor:
+        def value(index: Tensor | slice, stay: Sequence[Tensor]) -> Tensor:
             picked = [vector[index] for vector in vectors]
-            return self.mixed(name, base[index], picked, kept, scales).to(store)
+            return self.mixed(name, base[index], picked, stay, scales).to(store)
 
         choice = decide(states, found, value)
         if choice is not None:
-            free = [int(zero.sum()) for zero in nothing]
+            free = [count(zero) for zero in nothing]
             choice.most = [most + more for most, more in zip(choice.most, free, strict=True)]
         return choice
 

@@ -114,7 +114,7 @@ class WeightedSumMethod:
         compute = self._compute(name)
         parts = [part.to(DTYPES[compute]) for part in parts]
         if self._step.params.base is not None:
-            out = self._delta(parts, weights, compute)
+            out = self._delta(parts, weights, compute, scratch)
         elif variant == "mk-0.1.4":
             out = _linear_014(parts, weights, compute, normalize=self._step.params.normalize)
         else:
@@ -123,27 +123,35 @@ class WeightedSumMethod:
             out = _linear_015(parts, weights, scratch, fused=fused, normalize=normalize)
         return out.to(DTYPES[compute]).to(DTYPES[store])
 
-    def _delta(self, parts: Sequence[Tensor], weights: list[float], compute: str) -> Tensor:
+    def _delta(
+        self, parts: Sequence[Tensor], weights: list[float], compute: str, scratch: Scratch
+    ) -> Tensor:
         params = self._step.params
         at = self._step.inputs.index(params.base or "")
         base = parts[at]
         others = [*parts[:at], *parts[at + 1 :]]
         work = [rounded(weight, compute) for weight in weights]
-        mixed: Tensor | None = None
-        for part, weight in zip(others, work, strict=True):
-            delta = part.sub(base).mul_(weight)
-            wide = delta if delta.dtype == torch.float64 else delta.to(torch.float32)
-            mixed = wide if mixed is None else mixed.add_(wide)
-        if mixed is None:
+        if not others:
             raise RecipeError("no task vector", where=self._where)
-        mixed = mixed.to(base.dtype)
+        wide = torch.float64 if base.dtype == torch.float64 else torch.float32
+        # Buffers that stay in the cache, as in _linear_015.
+        delta, term, total = (
+            scratch.tensor(base.numel(), dtype) for dtype in (base.dtype, wide, wide)
+        )
+        for place, (part, weight) in enumerate(zip(others, work, strict=True)):
+            torch.sub(part, base, out=delta).mul_(weight)
+            if place:
+                total.add_(term.copy_(delta))
+            else:
+                total.copy_(delta)
+        mixed = delta.copy_(total)
         if params.normalize:
             divisor = float(torch.tensor(work, dtype=base.dtype).sum(dim=0))
             mixed.div_(1.0 if abs(divisor) < 1e-8 else divisor)
         scale = float(ratio(params.scale))
         if scale != 1.0:
             mixed.mul_(scale)
-        return base + mixed
+        return mixed.add_(base)
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
