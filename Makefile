@@ -60,6 +60,7 @@ bench: $(VENV)/.dev peers  ## measure against the peers, side by side
 
 conformance: $(VENV)/.dev  ## the public conformance cases, from ../shared/vectors or PARENTAGE_VECTORS
 	$(PY) tests/conformance/oms.py
+	$(PY) tests/conformance/sigstore_vectors.py
 
 methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from real runs
 	$(PY) benchmarks/methods.py --write

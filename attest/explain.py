@@ -10,6 +10,7 @@ from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
 from parentage.attest.policy import Role
 from parentage.attest.roles import Believed
+from parentage.attest.statements.shared import sha256
 from parentage.manifest.errors import MalformedError, SignatureError, UnsignedError, printable
 from parentage.manifest.files import FileSet
 
@@ -22,6 +23,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     Attributes:
         where: file and line.
         predicate_type: what kind of claim; empty where the signature did not verify.
+        payload: SHA-256 of what was signed: how statements name each other.
         signer: who signed, as far as it was verified.
         roles: that the signer fills.
         why: why not: by role and member, or what stopped the verification.
@@ -29,6 +31,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     where: str
     predicate_type: str = ""
+    payload: str = ""
     signer: str = ""
     roles: list[Role] = []
     why: list[str] = []
@@ -65,6 +68,7 @@ def _opened(claim: Claim, believed: Believed) -> Explained:
     return Explained(
         where=claim.where,
         predicate_type=printable(claim.opened.statement.predicate_type),
+        payload=sha256(claim.opened.payload),
         signer=printable(str(who), 400),
         roles=sorted(claim.roles),
         why=_why_not(who, believed, claim.roles),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -69,6 +70,18 @@ _FAILURES: Final = (
 Check = Callable[[Verifier, SigstoreBundle, "Anyone"], None]
 
 
+class Proven(msgspec.Struct, frozen=True):
+    """What a verified bundle proves.
+
+    Attributes:
+        identity: of the signer.
+        time: the earliest moment at which somebody trusted saw the signature.
+    """
+
+    identity: KeylessIdentity
+    time: datetime
+
+
 class Anyone:
     """A policy that leaves the question of identity to us, who match it against patterns."""
 
@@ -83,8 +96,8 @@ def embedded_root() -> TrustedRoot:
     return trusted_root.parse(held.read_bytes(), "the root inside sigstore-python")
 
 
-def verify(bundle: Bundle, root: TrustedRoot, where: str) -> KeylessIdentity:
-    """Verify a statement's bundle, and return whom its certificate names.
+def verify(bundle: Bundle, root: TrustedRoot, where: str) -> Proven:
+    """Verify a statement's bundle, and return who signed it, and when.
 
     Raises:
         SignatureError: some part of it does not hold.
@@ -101,7 +114,7 @@ def verify(bundle: Bundle, root: TrustedRoot, where: str) -> KeylessIdentity:
 
 def verify_with(
     material: Material, data: bytes, root: TrustedRoot, where: str, check: Check
-) -> KeylessIdentity:
+) -> Proven:
     """Verify certificate, log entry and timestamps; `check` verifies what was signed.
 
     Args:
@@ -144,7 +157,7 @@ def verify_with(
             expected=f"{len(stamps)} that verify",
             found=str(believed),
         )
-    return fulcio.identity_of(certificate, f"{where}: certificate")
+    return Proven(fulcio.identity_of(certificate, f"{where}: certificate"), min(times))
 
 
 def _stamps(tokens: tuple[bytes, ...], where: str) -> list[TimeStampResponse]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,6 +16,9 @@ from parentage.attest.material import Leaf
 from parentage.attest.trust import not_trusted
 from parentage.attest.trusted_root import TrustedRoot
 from parentage.manifest.errors import MissingExtraError, SignatureError, UsageError
+
+if TYPE_CHECKING:  # heavy, and an extra
+    from parentage.attest.keyless import Proven
 
 _EXTRA: Final = ("sigstore", "sigstore_models", "rfc3161_client", "requests", "id", "tuf")
 
@@ -50,6 +53,13 @@ class TrustedIdentities(msgspec.Struct, frozen=True):
             TrustedRootError: the root is older than allowed.
             MissingExtraError: sigstore is not installed.
         """
+        return self._proven(bundle, where).identity
+
+    def time(self, bundle: Bundle, where: str) -> datetime | None:
+        """Return when the signature was made: a log or a timestamp authority always says so."""
+        return self._proven(bundle, where).time
+
+    def _proven(self, bundle: Bundle, where: str) -> Proven:
         if not isinstance(bundle.material.kind, Leaf):
             raise not_trusted(bundle, where, "a keyless signature")
         with needing_sigstore():
@@ -66,12 +76,12 @@ class TrustedIdentities(msgspec.Struct, frozen=True):
                 found=str(len(bundle.material.timestamps)),
             )
         found = keyless.verify(bundle, root, where)
-        if not any(pattern.matches(found) for pattern in self.patterns):
+        if not any(pattern.matches(found.identity) for pattern in self.patterns):
             raise SignatureError(
                 "signed by an identity that is not trusted",
                 where=where,
                 expected=" or ".join(map(str, self.patterns)),
-                found=str(found),
+                found=str(found.identity),
             )
         return found
 

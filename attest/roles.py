@@ -19,7 +19,10 @@ from cryptography import x509
 from parentage.attest import globs, paths
 from parentage.attest.bundle import Bundle
 from parentage.attest.chains import TrustedChains
+from parentage.attest.clock import length
 from parentage.attest.identity import ChainIdentity, Identity, KeyIdentity, KeylessIdentity
+from parentage.attest.identity_pattern import IdentityPattern
+from parentage.attest.keyless_trust import TrustedIdentities
 from parentage.attest.keys import PublicKey
 from parentage.attest.policy import (
     MAX_POLICY,
@@ -34,6 +37,7 @@ from parentage.attest.policy import (
     parse,
 )
 from parentage.attest.trust import AnyOf, Timed, Trust, TrustedKeys, time_of
+from parentage.attest.trusted_root import TrustedRoot
 from parentage.manifest.errors import PolicyError, SignatureError, SigningKeyError, UsageError
 
 _PLAIN_STATUS: Final = StatusRule(on_missing="ignore")
@@ -56,6 +60,11 @@ class Seat(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     key: PublicKey | None = None
     anchor: x509.Certificate | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is something to verify their signatures with."""
+        return self.key is not None or self.anchor is not None or self.member.kind == "keyless"
 
     def why_not(self, who: Identity) -> str:
         """Return why a verified signer is somebody else; empty where it is this member."""
@@ -206,6 +215,7 @@ def load(
     *,
     usable: bool = True,
     times: Timed | None = None,
+    root: TrustedRoot | None = None,
 ) -> Believed:
     """Read a policy and the keys that it names.
 
@@ -214,6 +224,7 @@ def load(
         keys: for members that the policy names by fingerprint only; each must be one of them.
         usable: whether nothing at hand to verify with is an error.
         times: proves when a signature was made.
+        root: of the Sigstore instance that vouches for identities; None for the public one.
 
     Raises:
         PolicyError: it is no policy, or a file that it names is not the one.
@@ -236,17 +247,24 @@ def load(
         )  # fmt: skip
     held = {seat.fingerprint: seat.key for seat in seats if seat.key is not None}
     anchors = {seat.fingerprint: seat.anchor for seat in seats if seat.anchor is not None}
-    if not held and not anchors and usable:
+    patterns = tuple(
+        IdentityPattern(seat.member.identity or "", seat.member.issuer or "")
+        for seat in seats
+        if seat.member.kind == "keyless"
+    )
+    if usable and not any(seat.usable for seat in seats if seat.role is Role.PUBLISHER):
         raise PolicyError(
             "no key of this policy is at hand",
-            where=str(path),
-            expected="key: FILE, root: FILE, or the key of a keySha256 with --key",
+            where=f"{path}: publisher",
+            expected="key: FILE, root: FILE, an identity, or the key of a keySha256 with --key",
         )
     everyone: Trust = _Nobody()
-    if held or anchors:
+    if held or anchors or patterns:
+        age = None if policy.trust_root is None else length(policy.trust_root.max_age)
         everyone = AnyOf(
             keys=TrustedKeys(tuple(held.values()), times) if held else None,
             chains=TrustedChains(tuple(anchors.values()), times) if anchors else None,
+            keyless=TrustedIdentities(patterns, root, age) if patterns else None,
         )
     digest = hashlib.sha256(data).hexdigest()
     return Believed(everyone=everyone, seats=tuple(seats), policy=policy, sha256=digest)

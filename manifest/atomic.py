@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,39 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         # Ctrl-C included: nothing half-written stays behind.
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(folder: Path, *, wait: float = 30.0) -> Iterator[None]:
+    """Read, change and write files of a folder as one: others who ask wait until it is done.
+
+    Raises:
+        WriteFailedError: somebody else holds the folder for longer than `wait` seconds.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _failed(folder, error) from error
+    try:
+        _hold(descriptor, folder, wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _hold(descriptor: int, folder: Path, wait: float) -> None:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise _failed(folder, error) from error
+            time.sleep(0.02)
+        except OSError:
+            return  # a file system without locks: each write is still whole
+        else:
+            return
 
 
 @contextmanager

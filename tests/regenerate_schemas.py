@@ -10,6 +10,12 @@ from typing import Any
 import msgspec
 
 from parentage.attest.policy import Policy
+from parentage.attest.statements.dispute import Dispute
+from parentage.attest.statements.endorsement import Endorsement
+from parentage.attest.statements.recompute import Recompute
+from parentage.attest.statements.release import Release
+from parentage.attest.statements.status import Status
+from parentage.attest.statements.summary import Summary
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
@@ -24,6 +30,12 @@ MODELS: dict[str, Any] = {
     "report-v0.1": Report,
     "oms-v0.1": OmsReport,
     "policy-v0.1": Policy,
+    "dispute-v0.1": Dispute,
+    "endorsement-v0.1": Endorsement,
+    "recompute-v0.1": Recompute,
+    "release-v0.1": Release,
+    "status-v0.1": Status,
+    "summary-v1": Summary,
     "identify-v0.1": Identification,
 }
 FOLDER = Path(__file__).parent.parent / "schemas"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         threads: of digest and recompute; None: all cores of this process.
         progress: told of the bytes done.
         way: threads or Ray, all of it or a shard or a sample, with a journal or without.
+        now: the time that statuses are judged at; None: the clock's.
     """
 
     level: Level = "recompute"
@@ -32,3 +34,4 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     progress: Progress | None = None
     way: Way = Way()
+    now: datetime | None = None

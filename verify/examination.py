@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from parentage.attest import oms
+from parentage.attest import clock, oms
 from parentage.attest.claims import choose_lineage, read_claims, subjects
 from parentage.attest.opening import Opened
 from parentage.attest.roles import Believed
@@ -91,7 +91,7 @@ def examination(
     # (6) find the parents by the root of their weights.
     # (7) recompute every computable step and compare element by element.
     # (8) look for contradictions in declared steps, and for merges that nobody declared.
-    # (9) ask the policy: who signed in which role, and how many of them.
+    # (9) ask the policy: who signed in which role, how many of them, what was said since.
     # (10) decide: a contradiction refutes; then the policy denies; a gap leaves it unproven; the rest
     #      is verified.
     state = State(Report(release=str(release)), demands)
@@ -129,7 +129,9 @@ def _examine(
     claims = read_claims(files, believed)
     found = choose_lineage(files, signature, claims)  # (2) (3)
     lineage = found.lineage
-    judged = judge(believed, signature, found, claims)  # (9)
+    now = state.demands.now or clock.now()
+    judged = judge(believed, signature, found, claims, now)  # (9)
+    state.report.standing, state.report.required = judged.standing, judged.required
     state.findings += judged.findings
     state.not_checked += judged.not_checked
     signed = oms.parse(signature.statement)

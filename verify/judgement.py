@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 
+from parentage.attest import oms
 from parentage.attest.claims import Claim, Claims, Found
 from parentage.attest.opening import Opened
 from parentage.attest.policy import Role
+from parentage.attest.required import Met, Wanted, required
 from parentage.attest.roles import Believed, persons
+from parentage.attest.standing import Problem, Signature, Standing, standing
+from parentage.attest.statements import STATEMENTS
+from parentage.attest.statements.shared import About, sha256
+from parentage.attest.strangers import disputes
 from parentage.verify.verdict import Finding, denial
 
 
@@ -17,15 +24,26 @@ class Judged(msgspec.Struct):
     """What the policy has to say.
 
     Attributes:
+        standing: where the release stands.
+        required: how far each demand is met.
         findings: denials and notes.
         not_checked: sentences for the report.
     """
 
+    standing: Standing
+    required: list[Met]
     findings: list[Finding] = msgspec.field(default_factory=list)
     not_checked: list[str] = msgspec.field(default_factory=list)
 
 
-def judge(believed: Believed, signature: Opened, found: Found, claims: Claims) -> Judged:
+def about_of(signature: Opened, found: Found) -> About:
+    """Return how a status or a dispute names a release."""
+    return About(sha256(found.opened.payload), signature.statement.subjects[0].sha256)
+
+
+def judge(
+    believed: Believed, signature: Opened, found: Found, claims: Claims, now: datetime
+) -> Judged:
     """Ask the policy.
 
     Args:
@@ -33,15 +51,34 @@ def judge(believed: Believed, signature: Opened, found: Found, claims: Claims) -
         signature: `model.sig`.
         found: the lineage.
         claims: all lines.
+        now: the time.
     """
-    judged = Judged()
+    about = about_of(signature, found)
+    strangers = disputes(claims.unopened, about)
+    stands = standing(
+        about,
+        Signature(signature.signer, _signed_at(signature, found.opened)),
+        claims.opened,
+        believed,
+        now,
+        strangers=strangers,
+    )
+    judged = Judged(stands, required(believed, _wanted(signature, found), claims.opened))
     judged.findings += _publishers(believed, signature, found, claims.opened)
-    for demand in believed.demands:
-        judged.findings.append(
-            denial("requirement-not-met", "the policy demands what is not here", found=str(demand))
+    judged.findings += [_of_problem(problem) for problem in stands.problems]
+    judged.findings += [_of_demand(met) for met in judged.required if not met.met]
+    judged.findings += [
+        denial(
+            "dispute",
+            f"disputed by {said.by}: {said.reason}",
+            denies=False,
+            where=said.payload,
+            found=said.statement,
         )
-    others = [c for c in claims.opened if c.opened.payload != found.opened.payload]
-    passed_over = len(others) + len(claims.unopened)
+        for said in stands.disputes
+    ]
+    passed_over = len(claims.unopened) - len(strangers)
+    passed_over += sum(not _known(claim, signature, found) for claim in claims.opened)
     if passed_over:
         judged.not_checked.append(
             f"{passed_over} lines of claims.jsonl by other keys, or of other kinds"
@@ -49,16 +86,63 @@ def judge(believed: Believed, signature: Opened, found: Found, claims: Claims) -
     return judged
 
 
+def _known(claim: Claim, signature: Opened, found: Found) -> bool:
+    opened = claim.opened
+    same = opened.payload in {found.opened.payload, signature.payload}
+    return same or opened.statement.predicate_type in STATEMENTS
+
+
+def _signed_at(signature: Opened, lineage: Opened) -> datetime | None:
+    """Return a time at which both were signed, if both are proven."""
+    times = [opened.time for opened in (signature, lineage) if opened.time is not None]
+    return max(times) if len(times) == 2 else None
+
+
+def _wanted(signature: Opened, found: Found) -> Wanted:
+    return Wanted(
+        lineage=sha256(found.opened.payload),
+        subjects=found.opened.statement.subjects,
+        weights=found.lineage.weights.root,
+        tensors=found.lineage.weights.tensors,
+        files=oms.parse(signature.statement).resources,
+        signers=persons([signature.signer, found.opened.signer]),
+    )
+
+
+def _of_problem(problem: Problem) -> Finding:
+    return denial(
+        problem.code,
+        problem.message,
+        denies=problem.denies,
+        where=problem.where,
+        expected=problem.expected,
+        found=problem.found,
+    )
+
+
+def _of_demand(met: Met) -> Finding:
+    by = ", ".join(met.by)
+    return denial(
+        "requirement-not-met",
+        f"the policy demands what is not here: {met.demand}",
+        where=met.payload,
+        expected=f"{met.needed} distinct, over the same bytes",
+        found="; ".join([by or "nobody", *met.why_not]),
+        hint="a verifier makes one with: parentage attest",
+    )
+
+
 def _publishers(
     believed: Believed, signature: Opened, found: Found, opened: Iterable[Claim]
 ) -> list[Finding]:
     """Count publishers over the payloads of signature and lineage."""
     wanted = believed.threshold(Role.PUBLISHER)
+    lines = list(opened)
     denials = []
     for name, statement in (("model.sig", signature), ("lineage", found.opened)):
         signers = [statement.signer] + [
             claim.opened.signer
-            for claim in opened
+            for claim in lines
             if claim.opened.payload == statement.payload and Role.PUBLISHER in claim.roles
         ]
         who = persons(signers)

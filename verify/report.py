@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 
 from parentage.attest.identity import ChainIdentity, Identity, KeyIdentity, KeylessIdentity
+from parentage.attest.required import Met
+from parentage.attest.standing import Standing
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
@@ -113,6 +115,8 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         root: weights root by digest profile.
         signer: whose signatures verified.
         policy_sha256: of the trust policy's file; empty where keys were given by themselves.
+        standing: what was said of the release since it was signed.
+        required: how far each demand of the policy is met.
         demanded, reached: rungs.
         coverage: files, bytes and tensors looked at.
         parents: declared parent ids that were found, and those that were not.
@@ -131,6 +135,8 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     root: dict[str, str] = {}
     signer: Signer | None = None
     policy_sha256: str = ""
+    standing: Standing | None = None
+    required: list[Met] = []
     demanded: str = "A"
     reached: str = ""
     coverage: Coverage = msgspec.field(default_factory=Coverage)
@@ -208,6 +214,7 @@ def _facts(report: Report) -> list[str]:
         facts.append(("signed by", who(report.signer)))
     if report.policy_sha256:
         facts.append(("policy", f"sha256 {report.policy_sha256}"))
+    facts += _stands(report)
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     facts.append(("covered", report.coverage.describe()))
     for step in report.steps:
@@ -221,6 +228,21 @@ def _facts(report: Report) -> list[str]:
 def facts_of(facts: list[tuple[str, str]]) -> list[str]:
     """Return labels and values as lines."""
     return [f"  {label:<10}{value}" for label, value in facts]
+
+
+def _stands(report: Report) -> list[tuple[str, str]]:
+    stands = report.standing
+    facts = []
+    if stands is not None and stands.state != "unknown":
+        since = f" since {stands.effective_at}"
+        until = f" until {stands.valid_until}" if stands.valid_until else ""
+        by = f" ({stands.by}, sequence {stands.sequence})"
+        facts.append(("status", f"{stands.state}{since}{until}{by}"))
+        facts += [
+            ("replaced", f"{printable(new.uri)} model {new.model}") for new in stands.superseded_by
+        ]
+    facts += [("demand", f"met by {len(m.by)}: {m.demand}") for m in report.required if m.met]
+    return facts
 
 
 def summarise(results: list[TensorResult]) -> tuple[Rung, str]:

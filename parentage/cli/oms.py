@@ -120,7 +120,7 @@ def sign(
         return 0
     click.echo(f"signed   {signed.signature} as {signed.signer}")
     click.echo(f"covered  {signed.cover.describe()}")
-    click.echo(f"next     parentage oms verify {model} {signing.verified_with}")
+    click.echo(f"next     parentage oms verify {model} {signing.verified_with(signed.signer)}")
     return 0
 
 

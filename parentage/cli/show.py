@@ -38,6 +38,17 @@ def _lines(claim: dict[str, Any]) -> list[str]:
     predicate = claim["predicate"]
     if "resources" in predicate:
         lines.append(f"  files    {len(predicate['resources'])} signed")
+    for field in (
+        "state",
+        "sequence",
+        "reason",
+        "validUntil",
+        "verdict",
+        "verificationResult",
+        "purl",
+    ):
+        if field in predicate:
+            lines.append(f"  {field:<8} {printable(str(predicate[field]))}")
     for parent in predicate.get("parents", []):
         roots = ", ".join(f"{k} {v}" for k, v in parent["weights"].items())
         lines.append(

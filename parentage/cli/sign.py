@@ -16,7 +16,8 @@ from parentage.cli.signing import SigningChoice, signing_options
 Examples:
   parentage sign ./rio --key release.key
   parentage sign ./base --key release.key --observed
-  parentage sign ./rio --key release.key --certificate release.pem --chain issuers.pem""",
+  parentage sign ./rio --key release.key --certificate release.pem --chain issuers.pem
+  parentage sign ./rio --keyless""",
 )
 @click.argument("model", type=FOLDER)
 @signing_options
@@ -48,5 +49,5 @@ def command(
         emit(result)
         return 0
     click.echo(f"signed {signed.files} files as {signed.signer}")
-    click.echo(f"next   parentage verify {model} {signing.verified_with}")
+    click.echo(f"next   parentage verify {model} {signing.verified_with(signed.signer)}")
     return 0

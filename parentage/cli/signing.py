@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,11 +18,12 @@ import click
 import msgspec
 
 from parentage.cli.shared import FILE, load_key, passphrase_option
-from parentage.manifest.errors import UsageError
+from parentage.manifest.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from parentage.attest.identity import Identity
     from parentage.attest.keys import PublicKey
-    from parentage.attest.signer import Holder, Signer
+    from parentage.attest.signer import AnySigner, Holder, Signer
     from parentage.attest.trust import Trust
 
 
@@ -36,6 +39,11 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         certificate: file of the signing certificate, and maybe of its issuers.
         chain: files of its issuers.
         timestamp_url: addresses of timestamp authorities.
+        keyless: sign by an identity instead of a key.
+        identity_token_file: file with the identity's token.
+        trust_config: file with addresses and keys of a Sigstore instance.
+        identity, issuer: who is to sign, if that is known before.
+        patience: seconds for each keyless signature.
     """
 
     key: Path | None = None
@@ -46,15 +54,26 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
     timestamp_url: tuple[str, ...] = ()
+    keyless: bool = False
+    identity_token_file: Path | None = None
+    trust_config: Path | None = None
+    identity: str | None = None
+    issuer: str | None = None
+    patience: float | None = None
 
     @property
     def given(self) -> bool:
         """Whether anybody is to sign."""
-        return any(_value(self, option) is not None for option in _HOLDERS)
+        return self.keyless or any(_value(self, option) is not None for option in _HOLDERS)
 
-    @property
-    def verified_with(self) -> str:
-        """What to give `verify`."""
+    def verified_with(self, signer: Identity) -> str:
+        """Return what to give `verify`, on a shell's command line."""
+        from parentage.attest.identity import KeylessIdentity
+
+        if isinstance(signer, KeylessIdentity):
+            root = self.trust_config and f" --trusted-root {shlex.quote(str(self.trust_config))}"
+            who, issuer = map(shlex.quote, (signer.identity, signer.issuer))
+            return printable(f"--identity {who} --issuer {issuer}{root or ''}", 2000)
         if self.certificate is not None:
             return "--ca root.pem"
         public = self.public_key or (self.key and self.key.with_suffix(".pub"))
@@ -67,23 +86,55 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
             UsageError: nobody is to sign, or two are, or options do not go together.
             SigningKeyError: a key or certificate can't be used.
         """
+        if self.keyless:
+            return self._by_identity()
+        for option in _KEYLESS:
+            if _value(self, option) is not None:
+                raise UsageError(f"{option} goes with --keyless")
         holder = self._holder()
         if self.certificate is not None:
-            signing = self._by_certificate(holder, self.certificate)
+            signer, trust = self._by_certificate(holder, self.certificate)
         else:
-            signing = self._by_key(holder)
+            signer, trust = self._by_key(holder)
         if not self.timestamp_url:
-            return signing
+            return Signing(signer, trust)
         from parentage.attest.timestamps import StampingSigner
 
-        return Signing(StampingSigner(signing.signer, self.timestamp_url), signing.trust)
+        return Signing(StampingSigner(signer, self.timestamp_url), trust)
+
+    def _by_identity(self) -> Signing:
+        from parentage.attest import tokens
+        from parentage.attest.identity_pattern import IdentityPattern
+        from parentage.attest.keyless_signer import PATIENCE, KeylessSigner
+
+        others = (*_HOLDERS, "--certificate", "--chain", "--timestamp-url")
+        given = [option for option in others if _value(self, option) not in {None, ()}]
+        if given:
+            raise UsageError("a keyless signature has no key of yours", found=", ".join(given))
+        patience = self.patience or PATIENCE
+        if self.identity_token_file is not None:
+            source = tokens.of_file(self.identity_token_file)
+        else:
+            asked = sys.stdin.isatty() or bool(os.environ.get("BROWSER"))
+            source = tokens.found_here(patience=patience, interactive=asked)
+        signer = KeylessSigner(
+            source,
+            config=None if self.trust_config is None else self.trust_config.read_bytes(),
+            expected=(
+                None
+                if self.identity is None and self.issuer is None
+                else IdentityPattern(self.identity or "", self.issuer or "")
+            ),
+            patience=patience,
+        )
+        return Signing(signer, signer)
 
     def _holder(self) -> Holder:
         given = [option for option in _HOLDERS if _value(self, option) is not None]
         if len(given) != 1:
             raise UsageError(
                 "say who signs, in one way",
-                expected="one of " + ", ".join(_HOLDERS),
+                expected="one of " + ", ".join((*_HOLDERS, "--keyless")),
                 found=", ".join(given) or "none of them",
                 hint="--key release.key",
             )
@@ -104,21 +155,21 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         certificate = paths.load_certificates(self.certificate)[0]
         return paths.public_key(certificate, str(self.certificate))
 
-    def _by_key(self, holder: Holder) -> Signing:
+    def _by_key(self, holder: Holder) -> tuple[Signer, Trust]:
         from parentage.attest.signer import KeySigner
         from parentage.attest.trust import TrustedKeys
 
         if self.chain:
             raise UsageError("--chain goes with --certificate")
-        return Signing(KeySigner(holder), TrustedKeys((holder.public,)))
+        return KeySigner(holder), TrustedKeys((holder.public,))
 
-    def _by_certificate(self, holder: Holder, certificate: Path) -> Signing:
+    def _by_certificate(self, holder: Holder, certificate: Path) -> tuple[Signer, Trust]:
         from parentage.attest.chains import CertificateSigner, TrustedChains
         from parentage.attest.paths import load_chain
 
         chain = load_chain((certificate, *self.chain))
         # What was signed is opened again before it is written: the chain must hold, up to its end.
-        return Signing(CertificateSigner(holder, chain), TrustedChains((chain[-1],)))
+        return CertificateSigner(holder, chain), TrustedChains((chain[-1],))
 
 
 class Signing(msgspec.Struct, frozen=True):
@@ -129,7 +180,7 @@ class Signing(msgspec.Struct, frozen=True):
         trust: opens them again before anything is written.
     """
 
-    signer: Signer
+    signer: AnySigner
     trust: Trust
 
 
@@ -166,6 +217,12 @@ _HOLDERS: Final[Mapping[str, Callable[[SigningChoice], Holder]]] = {
 }
 
 
+#: Options that mean nothing without --keyless.
+_KEYLESS: Final = (
+    *("--identity-token-file", "--trust-config", "--identity", "--issuer", "--patience"),
+)
+
+
 def _value(choice: SigningChoice, option: str) -> object:
     return getattr(choice, option.removeprefix("--").replace("-", "_"))
 
@@ -197,6 +254,32 @@ _OPTIONS: Final = (
         multiple=True,
         metavar="URL",
         help="Have signatures timestamped (RFC 3161); repeat for more authorities.",
+    ),
+    click.option(
+        "--keyless",
+        is_flag=True,
+        help="Sign by identity, through Sigstore: a CI system's, or yours in a browser. "
+        "The identity stays in a public log for ever.",
+    ),
+    click.option(
+        "--identity-token-file", type=FILE, help="With --keyless: file with the OpenID token."
+    ),
+    click.option(
+        "--trust-config",
+        type=FILE,
+        help="With --keyless: another Sigstore instance (client trust config, JSON).",
+    ),
+    click.option(
+        "--identity",
+        metavar="WHO",
+        help="With --keyless: refuse to sign as anybody else; * as for `verify`.",
+    ),
+    click.option("--issuer", metavar="URL", help="With --identity: the OpenID provider."),
+    click.option(
+        "--patience",
+        type=click.FloatRange(min=1, max=3600),
+        metavar="SECONDS",
+        help="With --keyless: how long to wait for each signature. Default 60.",
     ),
 )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from parentage.cli.shared import FILE, emit, json_option
+from parentage.cli.trusting import load_root, trusted_root_option
 from parentage.manifest.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,13 +90,16 @@ def check(policy: Path, keys: tuple[Path, ...], as_json: bool) -> int:
 @click.argument("policy", type=FILE)
 @click.argument("release", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @_key_option
+@trusted_root_option
 @json_option
-def explain(policy: Path, release: Path, keys: tuple[Path, ...], as_json: bool) -> int:
+def explain(
+    policy: Path, release: Path, keys: tuple[Path, ...], trusted_root: Path | None, as_json: bool
+) -> int:
     """Say of each claim in RELEASE who signed it, which role of POLICY that is, and why not another."""
     from parentage.attest.explain import explain as explained
     from parentage.manifest.files import open_files
 
-    believed = _load(policy, keys)
+    believed = _load(policy, keys, root=trusted_root)
     with open_files(release) as files:
         found = explained(files, believed)
     if as_json:
@@ -105,6 +109,7 @@ def explain(policy: Path, release: Path, keys: tuple[Path, ...], as_json: bool) 
     for entry in found:
         click.echo(f"{entry.where}: {entry.predicate_type or 'not opened'}")
         if entry.signer:
+            click.echo(f"  payload   {entry.payload}")
             click.echo(f"  signed by {entry.signer}")
             click.echo(f"  role      {', '.join(entry.roles) or 'none'}")
         for why in entry.why:
@@ -134,11 +139,14 @@ def _check(policy: Path, keys: tuple[Path, ...], *, as_json: bool) -> int:
     return 0
 
 
-def _load(policy: Path, keys: tuple[Path, ...], *, usable: bool = True) -> Believed:
+def _load(
+    policy: Path, keys: tuple[Path, ...], *, usable: bool = True, root: Path | None = None
+) -> Believed:
     from parentage.attest.keys import PublicKey
     from parentage.attest.roles import load
 
-    return load(policy, tuple(PublicKey.load(path) for path in keys), usable=usable)
+    held = tuple(PublicKey.load(path) for path in keys)
+    return load(policy, held, usable=usable, root=load_root(root))
 
 
 def _member(text: str, folder: Path) -> Member:

@@ -7,6 +7,7 @@ To add a way to trust: options, fields, and what `build` makes of them.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +16,13 @@ import click
 import msgspec
 
 from parentage.cli.shared import FILE
-from parentage.manifest.errors import UsageError
+from parentage.manifest.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from parentage.attest.trust import Timed, Trust
+    from parentage.attest.trusted_root import TrustedRoot
 
 
 class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,12 +32,20 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
         keys: files of public keys.
         roots: files of certificates that signers' certificates must lead to.
         stamps: files of certificates that timestamps must lead to.
-        policy: file that names keys and roots.
+        identities: patterns of keyless signers.
+        issuer: the OpenID provider that vouches for them.
+        trusted_root: file with the keys of the Sigstore instance that they signed by.
+        max_root_age: how long ago that file's newest key may have come into service.
+        policy: file that names keys, roots and identities.
     """
 
     keys: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     stamps: tuple[Path, ...] = ()
+    identities: tuple[str, ...] = ()
+    issuer: str | None = None
+    trusted_root: Path | None = None
+    max_root_age: str | None = None
     policy: Path | None = None
 
     def build(self) -> Trust:
@@ -41,17 +53,19 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             UsageError: nobody is trusted.
-            SigningKeyError, PolicyError: a file holds something else.
+            SigningKeyError, PolicyError, TrustedRootError: a file holds something else.
         """
         from parentage.attest.trust import AnyOf
 
         if self.policy is not None:
             return self._by_policy(self.policy)
-        if not self.keys and not self.roots:
+        keyless = self._keyless()
+        if not self.keys and not self.roots and keyless is None:
             raise UsageError(
-                "whom to trust?", hint="--key release.pub, --ca root.pem or --policy FILE"
+                "whom to trust?",
+                hint="--key release.pub, --ca root.pem, --identity WHO --issuer URL or --policy FILE",
             )
-        return AnyOf(keys=self._keys(), chains=self._chains())
+        return AnyOf(keys=self._keys(), chains=self._chains(), keyless=keyless)
 
     def _by_policy(self, policy: Path) -> Trust:
         from parentage.attest.keys import PublicKey
@@ -59,7 +73,13 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
         if self.roots:
             raise UsageError("with --policy, roots come from the policy", hint="leave out --ca")
-        return load(policy, tuple(map(PublicKey.load, self.keys)), times=self._times())
+        if self.identities or self.issuer is not None or self.max_root_age is not None:
+            raise UsageError(
+                "with --policy, identities and the age of the trusted root come from the policy",
+                hint="leave out --identity, --issuer and --max-root-age",
+            )
+        keys = tuple(map(PublicKey.load, self.keys))
+        return load(policy, keys, times=self._times(), root=load_root(self.trusted_root))
 
     def _keys(self) -> Trust | None:
         from parentage.attest.keys import PublicKey
@@ -76,6 +96,23 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
         return TrustedChains(load_chain(self.roots), self._times())
 
+    def _keyless(self) -> Trust | None:
+        if not self.identities:
+            given = (self.issuer, self.trusted_root, self.max_root_age)
+            if any(option is not None for option in given):
+                raise UsageError("--issuer, --trusted-root and --max-root-age go with --identity")
+            return None
+        from parentage.attest.identity_pattern import IdentityPattern
+        from parentage.attest.keyless_trust import TrustedIdentities
+
+        root = load_root(self.trusted_root)
+        _show_age(root)
+        return TrustedIdentities(
+            tuple(IdentityPattern(identity, self.issuer or "") for identity in self.identities),
+            root,
+            None if self.max_root_age is None else _length(self.max_root_age),
+        )
+
     def _times(self) -> Timed | None:
         if not self.stamps:
             return None
@@ -85,6 +122,42 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
         return TrustedStamps(load_chain(self.stamps))
 
 
+def load_root(path: Path | None) -> TrustedRoot | None:
+    """Read a trusted root, where one is named."""
+    if path is None:
+        return None
+    from parentage.attest import trusted_root
+
+    return trusted_root.load(path)
+
+
+def _show_age(root: TrustedRoot | None) -> None:
+    """Say how old the root may be: it is not fetched anew, and revokes nothing by itself."""
+    from parentage.attest.clock import now
+    from parentage.attest.keyless_trust import needing_sigstore
+
+    if root is None:
+        with needing_sigstore():
+            from parentage.attest import keyless
+        root = keyless.embedded_root()
+    days = root.age(now()).days
+    text = printable(f"trusted root: {root.name}, its newest key came into service {days} days ago")
+    click.echo(text, err=True)
+
+
+def _length(text: str) -> timedelta:
+    from parentage.attest.clock import length
+
+    if not re.fullmatch("[1-9][0-9]{0,4}[hd]", text):
+        raise UsageError("not a length of time", expected="12h or 90d", found=text)
+    return length(text)
+
+
+trusted_root_option = click.option(
+    "--trusted-root",
+    type=FILE,
+    help="Keys of the Sigstore instance (trusted_root.json); default: the public one's, as installed.",
+)
 _OPTIONS: Final = (
     click.option(
         "--key",
@@ -106,6 +179,20 @@ _OPTIONS: Final = (
         type=FILE,
         multiple=True,
         help="Root certificate (PEM) of a timestamp authority; repeat for more.",
+    ),
+    click.option(
+        "--identity",
+        "identities",
+        multiple=True,
+        metavar="WHO",
+        help="Keyless signer: a URI or address, * in a path or after its @; repeat for more.",
+    ),
+    click.option("--issuer", metavar="URL", help="OpenID provider that vouches for --identity."),
+    trusted_root_option,
+    click.option(
+        "--max-root-age",
+        metavar="90d",
+        help="Refuse a trusted root whose newest key came into service longer ago.",
     ),
     click.option(
         "--policy", type=FILE, help="Trust policy (YAML): who may sign, instead of the others."

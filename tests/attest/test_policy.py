@@ -6,12 +6,13 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parentage import KeySigner, PrivateKey
+from parentage import CertificateSigner, KeySigner, PrivateKey
 from parentage.attest import bundle, clock, globs
 from parentage.attest.identity import ChainIdentity, KeyIdentity, KeylessIdentity
 from parentage.attest.looseness import loose
@@ -288,8 +289,30 @@ def test_a_key_that_is_none(desk: Desk, name: str) -> None:
         desk.load(f"{{publisher: {{any: [{{key: {name}}}]}}}}")
 
 
+def test_a_certificate_is_matched_by_root_and_subject(desk: Desk) -> None:
+    from pki import Pki, issue
+
+    pki = Pki()
+    pki.root.write(desk.folder, "ca")
+    other = issue("somebody", pki.intermediate)
+    roles = "{publisher: {any: [{root: ca.pem, subject: CN=publisher}]}, verifier: {any: [{key: lab.pub}]}}"
+    believed = desk.load(roles)
+
+    def signed(*chain: Any) -> bundle.Bundle:
+        signer = CertificateSigner(chain[0].signer_key, [h.certificate for h in chain])
+        return bundle.parse(bundle.build(b"{}", signer), "t")
+
+    assert isinstance(believed.check(signed(pki.leaf, pki.intermediate), "t"), ChainIdentity)
+    with pytest.raises(SignatureError, match="no publisher"):
+        believed.check(signed(other, pki.intermediate), "t")
+    with pytest.raises(SignatureError, match="no publisher"):
+        believed.check(desk.bundle("lab"), "t")
+    with pytest.raises(PolicyError, match="not the certificate that the policy names"):
+        desk.load(roles.replace("root:", f"rootSha256: '{HEX}', root:"))
+
+
 def test_a_root_that_is_none(desk: Desk) -> None:
-    with pytest.raises(PolicyError, match="not certificates"):
+    with pytest.raises(PolicyError, match="member's root"):
         desk.load("{publisher: {any: [{root: release.pub, subject: CN=a}]}}")
     with pytest.raises(PolicyError, match="can't read"):
         desk.load("{publisher: {any: [{root: nowhere.pem, subject: CN=a}]}}")

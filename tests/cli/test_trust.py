@@ -89,7 +89,7 @@ def test_two_publishers_must_sign_the_same_bytes(gate: Gate) -> None:
               "--threshold", "publisher=2")  # fmt: skip
     report = gate.verify()
     assert (report["verdict"], report["exitCode"]) == ("denied", 5)
-    assert [f["code"] for f in report["findings"]] == ["too-few-signers"] * 2
+    assert [f["code"] for f in report["findings"] if f["denies"]] == ["too-few-signers"] * 2
 
     for payload in gate.payloads():
         gate.sign(payload, "release")  # the same person again

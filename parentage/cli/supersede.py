@@ -1,0 +1,74 @@
+"""`parentage supersede`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from parentage.cli.saying import (
+    RELEASE,
+    Voice,
+    look,
+    reason_option,
+    since_option,
+    since_or_now,
+    statement_option,
+    voice_options,
+)
+
+
+@click.command(
+    "supersede",
+    epilog="\b\nExample:\n  parentage supersede ./rio --by ./rio-fixed --reason wrong-artifact --key release.key",
+)
+@click.argument("release", type=RELEASE)
+@click.option(
+    "--by", "new", type=RELEASE, required=True, help="The release that replaces it, signed."
+)
+@click.option("--uri", default="", help="Where the new one will be found; a hint.")
+@reason_option
+@statement_option
+@since_option
+@voice_options
+def command(
+    release: Path,
+    new: Path,
+    uri: str,
+    reason: str,
+    statement: str,
+    since: str | None,
+    voice: Voice,
+) -> int:
+    """Say that another release replaces RELEASE.
+
+    The statement goes into both: into the old one as its status, and into the new one as the
+    announcement that a verifier with a lock file asks for.
+    """
+    from parentage.attest.speaking import following
+    from parentage.attest.statements import status
+    from parentage.attest.statements.shared import Digest
+    from parentage.manifest.errors import UsageError
+
+    signing = voice.signing.build()
+    trust = voice.trust(signing.trust)
+    old, place = look(release, trust), look(new, trust)
+    if old.about == place.about:
+        raise UsageError("a release can't replace itself", where=str(new))
+    sequence, previous = following(old.about, old.claims.opened)
+    false = reason in {"wrong-artifact", "undisclosed-parent"}
+    payload = status.build(
+        old.about,
+        status.Status(
+            state="superseded",
+            sequence=sequence,
+            previous=previous,
+            effective_at=since_or_now(since),
+            reason=reason,  # type: ignore[arg-type]  # click checked the choice
+            statement=statement,
+            superseded_by=(place.named(uri),),
+            false_claims=(Digest(sha256=old.about.lineage),) if false else (),
+        ),
+    )
+    voice.say([release, new], payload, signing)
+    return 0
