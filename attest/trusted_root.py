@@ -81,7 +81,8 @@ class TrustedRoot(msgspec.Struct, frozen=True):
             SignatureError: nothing is left of a kind that is needed.
         """
         made = tuple(times)
-        logged = () if entry.time is None else (entry.time,)
+        # A v2 log says no time: it took the entry in within moments of the timestamp.
+        logged = made if entry.time is None else (entry.time,)
         kept = {
             "tlogs": self._kept("tlogs", logged, lambda log: _is_of(log, entry)),
             "certificateAuthorities": self._kept("certificateAuthorities", made),

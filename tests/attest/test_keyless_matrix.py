@@ -196,13 +196,31 @@ def test_the_references_differ_where_we_say_that_they_do(fresh: Made) -> None:
             if node["ok"]:
                 node_accepts.add((version, name))
 
-    assert {(1, "stamp-bit"), (1, "stamp-of-another"), (2, "index")} <= python_accepts
-    assert {
-        (1, "media-type"),
-        (1, "proof-root-bit"),
-        (2, "proof-size"),
-        (2, "index"),
-    } <= node_accepts
+    pythons_rows = {
+        *(
+            (1, name)
+            for name in ("stamp-bit", "stamp-of-another", "stamped-before-the-certificate")
+        ),
+        *((2, name) for name in ("log-id-last-bit", "a-promise-from-nowhere")),
+        *((1, name) for name in ("log-out-of-service", "stamper-out-of-service")),
+        *((version, "authority-out-of-service") for version in (1, 2)),
+        *((version, "certificate-log-out-of-service") for version in (1, 2)),
+        *((version, "stamped-again") for version in (1, 2)),
+        *((version, "checkpoint-by-another-name") for version in (1, 2)),
+    }
+    nodes_rows = {
+        (version, name)
+        for version in (1, 2)
+        for name in ("media-type", "unknown-field", "proof-root-bit", "proof-size")
+    }
+    both_rows = {
+        *((version, "proof-size-of-the-same-shape") for version in (1, 2)),
+        *((version, "checkpoint-by-another-name-too") for version in (1, 2)),
+        *((2, name) for name in ("index", "a-time-that-nobody-signs", "log-out-of-service")),
+        (1, "no-promise"),
+    }
+    assert pythons_rows | both_rows <= python_accepts
+    assert nodes_rows | both_rows <= node_accepts
 
 
 # ---- any bytes

@@ -335,6 +335,7 @@ def _other_log_only(root: Document, version: int) -> None:
 
 
 _ROOTS: dict[str, Callable[[Document, int], None]] = {
+    "log-out-of-service": _ended("tlogs"),
     "authority-out-of-service": _ended("certificateAuthorities"),
     "certificate-log-out-of-service": _ended("ctlogs"),
     "stamper-out-of-service": _ended("timestampAuthorities"),
