@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # reading a bundle needs no keys
 #: Where bundles lie in a release: one of them, and one a line.
 MODEL_SIG: Final = "model.sig"
 CLAIMS: Final = ".parentage/claims.jsonl"
+#: A second signature over what `model.sig` signs: ML-DSA-65 (additional.py).
+MODEL_MLDSA: Final = ".parentage/model.mldsa.sigstore.json"
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BUNDLE: Final = 64 << 20
 

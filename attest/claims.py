@@ -7,11 +7,12 @@ key or about something else is counted and passed over, never an error.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 import msgspec
 
-from parentage.attest.bundle import CLAIMS
+from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_MLDSA
 from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.policy import Role
 from parentage.attest.roles import Believed
@@ -97,16 +98,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def read_claims(files: FileSet, believed: Believed) -> Claims:
-    """Verify every line, and only then read it."""
-    if CLAIMS not in files.files:
-        return Claims()
+    """Verify every line, and only then read it; an additional signature is one more line."""
     opened: list[Claim] = []
     unopened: list[Unopened] = []
-    lines = files.files[CLAIMS].read_small(MAX_CLAIMS).split(b"\n")
-    for number, line in enumerate(lines, 1):
-        where = f"{CLAIMS}:{number}"
-        if not line.strip():
-            continue
+    for where, line in _lines(files):
         try:
             found = open_bundle(line, believed.everyone, where)
         except (MalformedError, SignatureError) as error:
@@ -114,6 +109,16 @@ def read_claims(files: FileSet, believed: Believed) -> Claims:
             continue
         opened.append(Claim(where, found, believed.roles_of(found.signer)))
     return Claims(tuple(opened), tuple(unopened))
+
+
+def _lines(files: FileSet) -> Iterator[tuple[str, bytes]]:
+    if MODEL_MLDSA in files.files:
+        yield MODEL_MLDSA, files.files[MODEL_MLDSA].read_small(MAX_BUNDLE)
+    if CLAIMS in files.files:
+        lines = files.files[CLAIMS].read_small(MAX_CLAIMS).split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{CLAIMS}:{number}", line
 
 
 def choose_lineage(files: FileSet, oms: Opened, claims: Claims) -> Found:

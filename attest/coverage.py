@@ -16,8 +16,11 @@ import msgspec
 GIT: Final = (".git", ".gitattributes", ".github", ".gitignore")
 #: What `hf download --local-dir` keeps about its downloads.
 HUB_CACHE: Final = ".cache/huggingface"
-#: Exact paths. Claims are appended after signing; the cache and git files are not part of a release.
-DEFAULT_IGNORES: Final = (HUB_CACHE, *GIT, ".parentage/claims.jsonl", "model.sig")
+#: Exact paths. Claims are appended after signing, signatures sign others; the cache and git files are not part of a release.
+DEFAULT_IGNORES: Final = (
+    *(HUB_CACHE, *GIT),
+    *(".parentage/claims.jsonl", ".parentage/model.mldsa.sigstore.json", "model.sig"),
+)
 #: What loaders read: leaving one of these open would leave it to anyone.
 _READ_BY_LOADERS: Final = (
     *("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.ckpt", "*.onnx", "*.h5", "*.msgpack"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parentage.attest import bundle
-from parentage.attest.bundle import CLAIMS, MODEL_SIG
+from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.attest.statement import parse_statement
 from parentage.manifest.errors import MalformedError, UnsignedError, UsageError
 
@@ -22,7 +22,7 @@ def peek(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise UsageError("no such file or folder", where=str(path))
-    files = [path / MODEL_SIG, path / CLAIMS] if path.is_dir() else [path]
+    files = [path / MODEL_SIG, path / MODEL_MLDSA, path / CLAIMS] if path.is_dir() else [path]
     found: list[dict[str, Any]] = []
     for file in files:
         if file.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,8 @@ from typing import Final
 import msgspec
 
 from parentage.attest import bundle, claims, oms
-from parentage.attest.bundle import CLAIMS, MODEL_SIG
+from parentage.attest.additional import Beside
+from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.attest.coverage import DEFAULT_IGNORES, is_ignored
 from parentage.attest.identity import Identity
 from parentage.attest.opening import open_bundle
@@ -50,6 +52,7 @@ def sign_release(
     signer: AnySigner,
     trust: Trust,
     *,
+    also: Beside | None = None,
     observed: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -60,6 +63,7 @@ def sign_release(
         model: the release's folder.
         signer: makes the signatures.
         trust: the signer's own public key: what was signed is opened again before it is written.
+        also: signs the same bytes, beside.
         observed: without a draft: declare the weights alone, in the same pass over the bytes.
         threads: of the hash pass.
         progress: told of the bytes done.
@@ -81,8 +85,19 @@ def sign_release(
         statement = claims.lineage_statement(opened, digests[table.TENSORS], predicate)
         line = bundle.build(statement, signer)
         open_bundle(line, trust, CLAIMS)
-        kept = _other_claims(files, trust, claims.subjects(opened, digests[table.TENSORS]))
-    atomic.write_bytes(model / CLAIMS, kept + line.rstrip(b"\n") + b"\n")
+        lines, ours = [line], [trust]
+        stale = _has_stale(files, payload)
+        if also is not None:
+            beside = also.sign(payload, MODEL_MLDSA)
+            lines.append(also.sign(statement, CLAIMS))
+            ours.append(also.trust)
+        about = claims.subjects(opened, digests[table.TENSORS])
+        kept = _other_claims(files, ours, about) + [line.rstrip(b"\n") + b"\n" for line in lines]
+    atomic.write_bytes(model / CLAIMS, b"".join(kept))
+    if also is not None:
+        atomic.write_bytes(model / MODEL_MLDSA, beside)
+    elif stale:
+        (model / MODEL_MLDSA).unlink()
     atomic.write_bytes(model / MODEL_SIG, signature)
     (model / DRAFT).unlink(missing_ok=True)
     return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer, len(digests))
@@ -178,15 +193,26 @@ def _refuse_links(model: Path, files: FileSet) -> None:
             )
 
 
-def _other_claims(files: FileSet, trust: Trust, about: tuple[Subject, ...]) -> bytes:
-    """Keep every line but this signer's lineage of the same subjects, which the new one replaces."""
+def _has_stale(files: FileSet, payload: bytes) -> bool:
+    """Say whether an additional signature over other bytes lies here: what it signs is gone."""
+    if MODEL_MLDSA not in files.files:
+        return False
+    try:
+        held = bundle.parse(files.files[MODEL_MLDSA].read_small(bundle.MAX_BUNDLE), MODEL_MLDSA)
+    except MalformedError:
+        return True
+    return held.payload != payload
+
+
+def _other_claims(files: FileSet, ours: Sequence[Trust], about: tuple[Subject, ...]) -> list[bytes]:
+    """Keep every line but these signers' lineages of the same subjects, which new ones replace."""
     if CLAIMS not in files.files:
-        return b""
+        return []
     kept: list[bytes] = []
     for line in files.files[CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n"):
-        if line.strip() and not _replaced(line, trust, about):
+        if line.strip() and not any(_replaced(line, trust, about) for trust in ours):
             kept.append(line + b"\n")
-    return b"".join(kept)
+    return kept
 
 
 def _replaced(line: bytes, trust: Trust, about: tuple[Subject, ...]) -> bool:

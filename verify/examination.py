@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from parentage.attest import clock, oms
+from parentage.attest.additional import additional_signers
 from parentage.attest.claims import choose_lineage, read_claims, subjects
 from parentage.attest.opening import Opened
 from parentage.attest.roles import Believed
@@ -127,6 +128,7 @@ def _examine(
     signature = open_signature(files, believed)  # (0) (1)
     state.report.signer = signed_by(signature.signer)
     claims = read_claims(files, believed)
+    state.report.additional = [signed_by(who) for who in additional_signers(signature, claims)]
     found = choose_lineage(files, signature, claims)  # (2) (3)
     lineage = found.lineage
     now = state.demands.now or clock.now()

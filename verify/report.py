@@ -114,6 +114,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         release: what was verified, as it was named.
         root: weights root by digest profile.
         signer: whose signatures verified.
+        additional: who else signed exactly what `model.sig` signs.
         policy_sha256: of the trust policy's file; empty where keys were given by themselves.
         standing: what was said of the release since it was signed.
         required: how far each demand of the policy is met.
@@ -134,6 +135,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     release: str = ""
     root: dict[str, str] = {}
     signer: Signer | None = None
+    additional: list[Signer] = []
     policy_sha256: str = ""
     standing: Standing | None = None
     required: list[Met] = []
@@ -212,6 +214,7 @@ def _facts(report: Report) -> list[str]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
         facts.append(("signed by", who(report.signer)))
+    facts += [("also by", who(signer)) for signer in report.additional]
     if report.policy_sha256:
         facts.append(("policy", f"sha256 {report.policy_sha256}"))
     facts += _stands(report)

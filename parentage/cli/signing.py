@@ -21,6 +21,7 @@ from parentage.cli.shared import FILE, load_key, passphrase_option
 from parentage.manifest.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from parentage.attest.additional import Beside
     from parentage.attest.identity import Identity
     from parentage.attest.keys import PublicKey
     from parentage.attest.signer import AnySigner, Holder, Signer
@@ -96,11 +97,7 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
             signer, trust = self._by_certificate(holder, self.certificate)
         else:
             signer, trust = self._by_key(holder)
-        if not self.timestamp_url:
-            return Signing(signer, trust)
-        from parentage.attest.timestamps import StampingSigner
-
-        return Signing(StampingSigner(signer, self.timestamp_url), trust)
+        return Signing(self._stamping(signer), trust)
 
     def _by_identity(self) -> Signing:
         from parentage.attest import tokens
@@ -128,6 +125,22 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
             patience=patience,
         )
         return Signing(signer, signer)
+
+    def beside(self, key: Path) -> Beside:
+        """Load the key that signs the same bytes in a bundle beside."""
+        from parentage.attest.additional import Beside
+        from parentage.attest.signer import KeySigner
+        from parentage.attest.trust import TrustedKeys
+
+        held = load_key(key, self.passphrase_file)
+        return Beside(self._stamping(KeySigner(held)), TrustedKeys((held.public,)))
+
+    def _stamping(self, signer: Signer) -> Signer:
+        if not self.timestamp_url:
+            return signer
+        from parentage.attest.timestamps import StampingSigner
+
+        return StampingSigner(signer, self.timestamp_url)
 
     def _holder(self) -> Holder:
         given = [option for option in _HOLDERS if _value(self, option) is not None]

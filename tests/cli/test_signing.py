@@ -161,6 +161,20 @@ def test_a_command_signs(run: Run, release: Path, pki: Pki, tmp_path: Path) -> N
     ok(run("verify", release, "--level", "integrity", "--ca", tmp_path / "root.pem"))
 
 
+def test_a_key_signs_beside(run: Run, release: Path, tmp_path: Path) -> None:
+    for stem, algorithm in (("r", "p256"), ("q", "ml-dsa-65")):
+        ok(run("keygen", "-o", tmp_path / f"{stem}.key", "--no-passphrase", "--type", algorithm))
+    signing = ("sign", release, "--key", tmp_path / "r.key", "--also-key")
+    code, _, err = run(*signing, tmp_path / "r.key")
+    assert (code, "another kind of key" in err) == (2, True), err
+    assert "model.mldsa.sigstore.json" in ok(run(*signing, tmp_path / "q.key"))
+
+    verifying = ("verify", release, "--level", "integrity", "--key", tmp_path / "r.pub")
+    report = json.loads(ok(run(*verifying, "--key", tmp_path / "q.pub", "--json")))
+    assert len(report["additional"]) == 1
+    assert json.loads(ok(run(*verifying, "--json")))["additional"] == []
+
+
 def test_a_token_is_named_and_its_pin_is_not(run: Run, release: Path, tmp_path: Path) -> None:
     """With a real token: tests/attest/test_hsm.py."""
     for uri, code, message in (
