@@ -55,11 +55,13 @@ class Claim(msgspec.Struct, frozen=True):
         where: file and line.
         opened: the verified statement.
         roles: of its signer.
+        sha256: of the line.
     """
 
     where: str
     opened: Opened
     roles: frozenset[Role]
+    sha256: str = ""
 
 
 class Unopened(msgspec.Struct, frozen=True):
@@ -107,7 +109,9 @@ def read_claims(files: FileSet, believed: Believed) -> Claims:
         except (MalformedError, SignatureError) as error:
             unopened.append(Unopened(where, line, error.what))
             continue
-        opened.append(Claim(where, found, believed.roles_of(found.signer)))
+        opened.append(
+            Claim(where, found, believed.roles_of(found.signer), hashlib.sha256(line).hexdigest())
+        )
     return Claims(tuple(opened), tuple(unopened))
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from parentage.attest import clock, oms
 from parentage.attest.additional import additional_signers
-from parentage.attest.claims import choose_lineage, read_claims, subjects
+from parentage.attest.claims import Claims, choose_lineage, read_claims, subjects
 from parentage.attest.opening import Opened
 from parentage.attest.roles import Believed
 from parentage.attest.roles import believed as as_believed
@@ -23,6 +23,7 @@ from parentage.manifest.errors import MalformedError, SignatureError, UnsignedEr
 from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import PICKLED, READERS, Model, model_of
+from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
 from parentage.verify.demands import Demands
 from parentage.verify.judgement import judge
@@ -54,6 +55,8 @@ class Seen(msgspec.Struct):
         model: the weights, compared with the signed table.
         profiles: digest profiles of that table.
         stack: closes what is opened.
+        claims: all lines.
+        table: the signed one.
     """
 
     files: FileSet
@@ -63,6 +66,8 @@ class Seen(msgspec.Struct):
     model: Model
     profiles: tuple[digest.Profile, ...]
     stack: ExitStack
+    claims: Claims
+    table: Table
 
     def subjects(self) -> tuple[Subject, ...]:
         """Return what a statement about this release is about."""
@@ -165,7 +170,7 @@ def _examine(
         state.not_checked.append("the recipe: nothing was recomputed")
     else:
         state.not_checked += _beside_the_tensors(model)
-    return Seen(files, signature, found.opened, lineage, model, profiles, stack)
+    return Seen(files, signature, found.opened, lineage, model, profiles, stack, claims, claimed)
 
 
 def _beside_the_tensors(model: Model) -> list[str]:

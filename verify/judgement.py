@@ -78,7 +78,7 @@ def judge(
         for said in stands.disputes
     ]
     passed_over = len(claims.unopened) - len(strangers)
-    passed_over += sum(not _known(claim, signature, found) for claim in claims.opened)
+    passed_over += len(claims.opened) - len(known(claims, signature, found.opened))
     if passed_over:
         judged.not_checked.append(
             f"{passed_over} lines of claims.jsonl by other keys, or of other kinds"
@@ -86,10 +86,14 @@ def judge(
     return judged
 
 
-def _known(claim: Claim, signature: Opened, found: Found) -> bool:
-    opened = claim.opened
-    same = opened.payload in {found.opened.payload, signature.payload}
-    return same or opened.statement.predicate_type in STATEMENTS
+def known(claims: Claims, signature: Opened, lineage: Opened) -> list[Claim]:
+    """Return the lines that this was decided from: signature, lineage, and what was said since."""
+    same = {lineage.payload, signature.payload}
+    return [
+        claim
+        for claim in claims.opened
+        if claim.opened.payload in same or claim.opened.statement.predicate_type in STATEMENTS
+    ]
 
 
 def _signed_at(signature: Opened, lineage: Opened) -> datetime | None:

@@ -66,17 +66,18 @@ class Part(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
 
 def to_document(part: Part) -> dict[str, Any]:
     """Return a part as JSON: canonical JSON has no floats, so they are decimal strings."""
-    document: dict[str, Any] = _without_floats(msgspec.to_builtins(part))
+    document: dict[str, Any] = without_floats(msgspec.to_builtins(part))
     return document
 
 
-def _without_floats(value: Any) -> Any:  # noqa: ANN401
+def without_floats(value: Any) -> Any:  # noqa: ANN401
+    """Return a document with its floats as decimal strings: canonical JSON has none."""
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, dict):
-        return {key: _without_floats(item) for key, item in value.items()}
+        return {key: without_floats(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_floats(item) for item in value]
+        return [without_floats(item) for item in value]
     return value
 
 

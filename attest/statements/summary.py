@@ -12,14 +12,6 @@ from parentage.manifest.errors import StatementError
 
 TYPE: Final = "https://slsa.dev/verification_summary/v1"
 SLSA: Final = "1.1"
-#: From the weakest to the strongest. SLSA forbids custom levels that start with SLSA_.
-LEVELS: Final = (
-    "PARENTAGE_IDENTITY",
-    "PARENTAGE_INTEGRITY",
-    "PARENTAGE_LINEAGE_DECLARED",
-    "PARENTAGE_RECIPE_SAMPLED",
-    "PARENTAGE_RECIPE_EXACT",
-)
 FAILED: Final = "FAILED"
 
 
@@ -56,7 +48,8 @@ class Summary(_Open, frozen=True, kw_only=True):
         policy: that it was verified against.
         input_attestations: all of those that were used, by the SHA-256 of their bundles.
         verification_result: the verdict.
-        verified_levels: of `LEVELS`, all that hold; FAILED where the result is.
+        verified_levels: all that hold (SLSA forbids custom ones that start with SLSA_); FAILED where the
+            result is.
         dependency_levels: how many parents hold which.
         slsa_version: that the document is of.
     """

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "verify": "check signature, bytes and recipe",
     "oms": "sign and verify any model as OpenSSF Model Signing does",
     "trust": "write, check and explain a trust policy",
+    "attest": "verify, and sign what was found",
     "affirm": "say that a release is current, until a date",
     "supersede": "say that another release replaces one",
     "withdraw": "say that a release must not be used",

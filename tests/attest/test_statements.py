@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sayings import ABOUT, NEW
+from sayings import ABOUT, NEW, ROOT, SUBJECTS, reached, recomputed
 
 from parentage.attest.statement import Statement, Subject, parse_statement
 from parentage.attest.statements import (
@@ -27,34 +27,7 @@ from parentage.attest.statements.shared import Digest, Evidence
 from parentage.manifest.errors import StatementError
 
 SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
-ROOT = {"ptd1-b3": "9" * 64}
-SUBJECTS = (
-    Subject("model", "b" * 64),
-    Subject(".parentage/tensors.jsonl", "1" * 64),
-    Subject("oms-statement", "2" * 64),
-)
 NOW = "2026-06-14T09:00:00Z"
-
-
-def reached(rung: str, elements: int, root: str = "9") -> Any:
-    return recompute.Reached(
-        rung=rung, tensors=2, elements=str(elements), root={"ptd1-b3": root * 64}
-    )  # type: ignore[arg-type]
-
-
-def recomputed(**changes: Any) -> recompute.Recompute:
-    step = recompute.StepDone(id="merge", op="weighted_sum/v1", rung="A", engine="parentage-1")
-    found = recompute.Recompute(
-        weights=ROOT,  # type: ignore[arg-type]
-        parents=(recompute.Used(id="a", weights=ROOT),),  # type: ignore[arg-type]
-        verdict="verified",
-        demanded="A",
-        device="cpu",
-        steps=(step,),
-        rungs=(reached("A", 100),),
-        evidence=Evidence(sha256="7" * 64, media_type=recompute.EVIDENCE),
-    )
-    return msgspec.structs.replace(found, **changes)
 
 
 def summed(**changes: Any) -> summary.Summary:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from parentage.attest import clock
 from parentage.attest.claims import Claim
 from parentage.attest.identity import Identity, KeyIdentity
@@ -12,14 +14,20 @@ from parentage.attest.opening import Opened
 from parentage.attest.policy import Member, Policy, Role, RoleRule, RoleRules, StatusRule
 from parentage.attest.roles import Believed, Seat
 from parentage.attest.standing import Signature, Standing, standing
-from parentage.attest.statement import parse_statement
-from parentage.attest.statements import dispute, status
+from parentage.attest.statement import Subject, parse_statement
+from parentage.attest.statements import dispute, recompute, status
 from parentage.attest.statements.dispute import Dispute
-from parentage.attest.statements.shared import About, Digest, Release, sha256
+from parentage.attest.statements.shared import About, Digest, Evidence, Release, sha256
 from parentage.attest.statements.status import Status
 
 ABOUT = About("a" * 64, "b" * 64)
 NEW = Release(lineage="c" * 64, model="d" * 64, weights={"ptd1-b3": "e" * 64})
+ROOT = {"ptd1-b3": "9" * 64}
+SUBJECTS = (
+    Subject("model", "b" * 64),
+    Subject(".parentage/tensors.jsonl", "1" * 64),
+    Subject("oms-statement", "2" * 64),
+)
 START = datetime(2026, 6, 1, tzinfo=UTC)
 PEOPLE = {
     "owner": Role.PUBLISHER,
@@ -94,3 +102,24 @@ def stand(
 
 def denied(found: Standing) -> list[str]:
     return [problem.code for problem in found.problems if problem.denies]
+
+
+def reached(rung: str, elements: int, root: str = "9") -> Any:
+    return recompute.Reached(
+        rung=rung, tensors=2, elements=str(elements), root={"ptd1-b3": root * 64}
+    )  # type: ignore[arg-type]
+
+
+def recomputed(**changes: Any) -> recompute.Recompute:
+    step = recompute.StepDone(id="merge", op="weighted_sum/v1", rung="A", engine="parentage-1")
+    found = recompute.Recompute(
+        weights=ROOT,  # type: ignore[arg-type]
+        parents=(recompute.Used(id="a", weights=ROOT),),  # type: ignore[arg-type]
+        verdict="verified",
+        demanded="A",
+        device="cpu",
+        steps=(step,),
+        rungs=(reached("A", 100),),
+        evidence=Evidence(sha256="7" * 64, media_type=recompute.EVIDENCE),
+    )
+    return msgspec.structs.replace(found, **changes)

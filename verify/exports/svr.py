@@ -10,17 +10,11 @@ from parentage.attest.clock import to_text
 from parentage.attest.statement import TYPE
 from parentage.manifest.errors import UsageError
 from parentage.verify.exports.record import Record, to_bytes
+from parentage.verify.levels import DECLARED, SIGNED, recipe_level
 from parentage.verify.report import Report
-from parentage.verify.verdict import ORDER, Rung
 
 RESULT: Final = "https://in-toto.io/attestation/svr/v0.2"
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
-_SIGNED: Final = ("PARENTAGE_IDENTITY", "PARENTAGE_INTEGRITY", "PARENTAGE_LINEAGE_DECLARED")
-_RECIPE: Final = {
-    Rung.EXACT: "PARENTAGE_RECIPE_EXACT",
-    Rung.WITNESSED: "PARENTAGE_RECIPE_WITNESSED",
-    Rung.IN_CELL: "PARENTAGE_RECIPE_IN_CELL",
-}
 
 
 def checked_verifier(uri: str) -> str:
@@ -52,7 +46,7 @@ def svr(record: Record, report: Report, verifier: str, now: datetime) -> bytes:
     predicate: dict[str, Any] = {
         "verifier": {"id": verifier, "policies": policies},
         "timeCreated": to_text(now),
-        "properties": [*_SIGNED, *_recipe(report)],
+        "properties": [*SIGNED, DECLARED, *filter(None, [recipe_level(report)])],
         "parentage_derivedFrom": record.derived_from(),
     }
     # The lineage's own subjects: a result is about the release, not about any file with these bytes.
@@ -60,10 +54,3 @@ def svr(record: Record, report: Report, verifier: str, now: datetime) -> bytes:
     return to_bytes(
         {"_type": TYPE, "subject": subjects, "predicateType": RESULT, "predicate": predicate}
     )
-
-
-def _recipe(report: Report) -> list[str]:
-    """Return the property of the weakest step, where the recipe was recomputed."""
-    if not report.steps:
-        return []
-    return [_RECIPE[max((step.rung for step in report.steps), key=ORDER.index)]]
