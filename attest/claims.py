@@ -192,5 +192,6 @@ def _no_lineage(files: FileSet) -> UnsignedError:
         "no lineage by the signer of model.sig",
         where=str(files.root / CLAIMS),
         expected=LINEAGE,
-        hint="the publisher can add one: parentage declare, parentage sign",
+        hint="the publisher can add one: parentage declare, parentage sign; "
+        "the files alone: parentage oms verify",
     )

@@ -9,11 +9,24 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from models import FILES, Desk, codes, honest, needs_peer, peer, peer_python, resource, statement
+from models import (
+    FILES,
+    VECTORS,
+    Desk,
+    codes,
+    honest,
+    needs_peer,
+    peer,
+    peer_python,
+    resource,
+    statement,
+)
 from pki import issue
 from worlds import command
 
@@ -440,7 +453,50 @@ def test_12_model_signing_breaks_on_a_colon(desk: Desk) -> None:
     assert ours(desk)[0] == 0
 
 
-# 13: keyless verification always asks the network: test_keyless.py
+# 13: keyless verification always asks the network first
+
+#: Whoever reaches for the network is ended.
+ALONE = """
+import os, sys
+def alone(event, _):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        os.write(2, b"reached for the network")
+        os._exit(77)
+sys.addaudithook(alone)
+"""
+WHO, ISSUER = "stefanb@us.ibm.com", "https://sigstore.verify.ibm.com/oauth2"
+
+
+def signed_keyless() -> Path:
+    folder = VECTORS / "oms-history" / "v1.1.0-sigstore"
+    if not folder.is_dir():
+        pytest.skip("no public test data here (shared/vectors)")
+    return folder
+
+
+def test_13_a_keyless_signature_is_verified_without_a_network() -> None:
+    pytest.importorskip("sigstore")
+    folder = signed_keyless()
+    words = ["oms", "verify", str(folder), "--identity", WHO, "--issuer", ISSUER]
+    words += ["--ignore-paths", "ignore-me"]
+    code = f"{ALONE}\nfrom parentage.cli import main\nmain({words})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("VERIFIED")
+
+
+@pytest.mark.peer
+@needs_peer
+def test_13_model_signing_can_not() -> None:
+    folder = signed_keyless()
+    words = ["verify", "sigstore", str(folder), "--signature", str(folder / "model.sig")]
+    words += ["--identity", WHO, "--identity_provider", ISSUER]
+    done = peer_python(f"{ALONE}\nfrom model_signing._cli import main\nmain({words})")
+
+    assert done.returncode == 77, done.stderr
+
+
 # 14: what `hf download --local-dir` adds makes verification fail
 
 HUB = {

@@ -11,14 +11,20 @@ Two options mean more here than there. `--ignore-unsigned-files` lets any file b
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 
 def main(given: list[str]) -> int:
     """Translate and run; the exit code is the answer."""
     words = parser().parse_args(given)
+    if words.use_staging:
+        sys.exit(
+            "the public instance only: another is a --trust-config, which this protocol can't name"
+        )
     command = signing(words) if words.command == "sign-model" else verifying(words)
     from parentage.cli import main as parentage
 
@@ -34,9 +40,13 @@ def signing(words: argparse.Namespace) -> list[str]:
     for path in words.ignore_paths:
         command += ["--ignore-paths", path]
     if words.method == "sigstore":
+        command.append("--keyless")
         if words.identity_token:  # never on our own command line
-            os.environ["SIGSTORE_ID_TOKEN"] = words.identity_token
-        return [*command, "--keyless", *(["--staging"] if words.use_staging else [])]
+            with tempfile.NamedTemporaryFile("w", delete=False) as file:
+                file.write(words.identity_token)
+            atexit.register(os.unlink, file.name)
+            command += ["--identity-token-file", file.name]
+        return command
     command += ["--key", words.private_key or ""]
     if words.method == "certificate":
         command += ["--certificate", words.signing_cert or ""]
@@ -58,7 +68,6 @@ def verifying(words: argparse.Namespace) -> list[str]:
             command += ["--ca", path]
     else:
         command += ["--identity", words.identity or "", "--issuer", words.identity_provider or ""]
-        command += ["--staging"] if words.use_staging else []
     return command
 
 
