@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
-from parentage.attest import oms
-from parentage.attest.coverage import GIT, HUB_CACHE, Share, is_ignored
+from parentage.attest import oms_names
+from parentage.attest.coverage import GIT, HUB_CACHE, Share, is_ignored, read_by_loaders
 from parentage.attest.oms import Oms
 from parentage.manifest.errors import FileSetError, UsageError
 from parentage.manifest.files import MAX_FILES, OpenFile, allowed_roots, open_one
@@ -44,10 +44,9 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     problem: str = ""
 
-    @property
-    def hides_files(self) -> bool:
-        """Whether a loader may find files behind it that are not in the folder."""
-        return self.problem == _LINK_TO_FOLDER
+    def read_by_loaders(self, name: str) -> bool:
+        """Say whether it is weights, code, config or tokenizer, or hides files that may be."""
+        return self.problem == _LINK_TO_FOLDER or read_by_loaders(name)
 
 
 class Survey(msgspec.Struct):
@@ -56,16 +55,21 @@ class Survey(msgspec.Struct):
     Attributes:
         root: the folder, or the one file.
         entries: by name, in code-point order, but for what is ignored.
-        ignored: bytes by name of files that an ignore path leaves out.
+        ignored: likewise, what an ignore path leaves out.
         aside: git's and the Hub client's files, which are counted only.
         allowed: folders that links may end in.
     """
 
     root: Path
     entries: dict[str, Entry]
-    ignored: dict[str, int]
+    ignored: dict[str, Entry]
     aside: Share
     allowed: tuple[Path, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name of all that is named here."""
+        return {name: entry.size for name, entry in (self.entries | self.ignored).items()}
 
     @contextmanager
     def opened(self, name: str) -> Iterator[OpenFile]:
@@ -135,14 +139,12 @@ class _Walk:
 
     def _take(self, name: str, entry: os.DirEntry[str]) -> None:
         found = self._found
-        if name not in self._listed and is_ignored(name, self._ignored):
-            size = entry.stat(follow_symlinks=False).st_size
-            if is_ignored(name, _NOT_THE_MODEL):
-                found.aside.add(size)
-            else:
-                found.ignored[name] = size
-        else:
+        if name in self._listed or not is_ignored(name, self._ignored):
             found.entries[name] = self._look(entry)
+        elif is_ignored(name, _NOT_THE_MODEL):
+            found.aside.add(entry.stat(follow_symlinks=False).st_size)
+        else:
+            found.ignored[name] = self._look(entry)
         if len(found.entries) + len(found.ignored) > MAX_FILES:
             raise FileSetError("too many files", where=str(found.root), expected=f"<= {MAX_FILES}")
 
@@ -197,7 +199,7 @@ def digests(
         size = found.entries[name].size
         parts = [(name, 0, size)]
         if like.shard_size:
-            parts = oms.shard_names(name, size, like.shard_size)
+            parts = oms_names.shard_names(name, size, like.shard_size)
         for resource, start, end in parts:
             resources.append(resource)
             ranges.append(Range(name, start, end, size))

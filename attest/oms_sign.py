@@ -9,7 +9,7 @@ import msgspec
 
 from parentage.attest import bundle, oms, oms_files
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
-from parentage.attest.coverage import DEFAULT_IGNORES, Cover, cover_of, read_by_loaders
+from parentage.attest.coverage import DEFAULT_IGNORES, Cover, cover_of
 from parentage.attest.identity import Identity
 from parentage.attest.oms import Oms
 from parentage.attest.oms_files import Survey
@@ -119,8 +119,7 @@ def sign_model(
     data = bundle.build(payload, signer)
     opened = open_oms(data, trust, str(signature))
     atomic.write_bytes(signature, data)
-    sizes = {name: entry.size for name, entry in found.entries.items()} | found.ignored
-    cover = cover_of(sizes, opened.oms.files, found.ignored)
+    cover = cover_of(found.sizes, opened.oms.files, found.ignored)
     cover.ignored.take(found.aside)
     return SignedModel(signature, opened.oms, opened.signer, cover)
 
@@ -148,16 +147,16 @@ def _check(found: Survey, how: How) -> None:
 
 
 def _refuse_uncovered(found: Survey, *, sharded: bool) -> None:
-    empty = [name for name, entry in found.entries.items() if sharded and not entry.size]
-    for name in filter(read_by_loaders, empty):
-        raise UsageError(
-            "an empty file has no shards, so nothing would cover it",
-            where=name,
-            hint="--method files, or --allow-uncovered",
-        )
-    for name in filter(read_by_loaders, found.ignored):
+    for name, entry in found.entries.items():
+        if sharded and not entry.size and entry.read_by_loaders(name):
+            raise UsageError(
+                "an empty file has no shards, so nothing would cover it",
+                where=name,
+                hint="--method files, or --allow-uncovered",
+            )
+    for name, entry in found.ignored.items():
         # Of our own defaults, model.sig and claims.jsonl: signatures sign themselves.
-        if name not in DEFAULT_IGNORES:
+        if name not in DEFAULT_IGNORES and entry.read_by_loaders(name):
             raise UsageError(
                 "a file that loaders read would not be covered",
                 where=name,

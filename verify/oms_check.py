@@ -7,14 +7,13 @@ from typing import Final
 
 import msgspec
 
-from parentage.attest import oms, oms_files
+from parentage.attest import oms_files, oms_names
 from parentage.attest.coverage import (
     DEFAULT_IGNORES,
     GIT,
     HUB_CACHE,
     cover_of,
     is_ignored,
-    read_by_loaders,
 )
 from parentage.attest.oms import Oms
 from parentage.attest.oms_files import Survey
@@ -144,10 +143,9 @@ def _compare(
         signature=place,
         follow=signed.allow_symlinks,
     )
-    if not model.is_dir() and oms.ONE_FILE in signed.files:
-        found.entries = {oms.ONE_FILE: found.entries[model.name]}
-    sizes = {name: entry.size for name, entry in found.entries.items()} | found.ignored
-    cover = cover_of(sizes, signed.files, found.ignored)
+    if not model.is_dir() and oms_names.ONE_FILE in signed.files:
+        found.entries = {oms_names.ONE_FILE: found.entries[model.name]}
+    cover = cover_of(found.sizes, signed.files, found.ignored)
     cover.ignored.take(found.aside)
     report.coverage = Coverage.of(cover)
     return [
@@ -207,7 +205,7 @@ def _unsigned_files(found: Survey, signed: Oms, demands: OmsDemands) -> list[Fin
             continue
         if signed.shard_size and not entry.size and not entry.problem:
             # The specification leaves empty files out of a list of shards.
-            if read_by_loaders(name):
+            if entry.read_by_loaders(name):
                 findings.append(_uncovered(name, "an empty file has no shards", demands))
         elif not demands.ignore_unsigned:
             what = f" ({entry.problem})" if entry.problem else ""
@@ -219,7 +217,7 @@ def _unsigned_files(found: Survey, signed: Oms, demands: OmsDemands) -> list[Fin
                     hint="remove it, or --ignore-unsigned-files",
                 )
             )
-        elif read_by_loaders(name) or entry.hides_files:
+        elif entry.read_by_loaders(name):
             findings.append(_uncovered(name, "it is not signed", demands))
     return findings
 
@@ -235,8 +233,8 @@ def _open_files(found: Survey, looked_away: frozenset[str], demands: OmsDemands)
             where=name,
             hint="" if demands.allow_uncovered else "--allow-uncovered, if you know what it is",
         )
-        for name in sorted(found.ignored)
-        if name not in DEFAULT_IGNORES and read_by_loaders(name)
+        for name, entry in sorted(found.ignored.items())
+        if name not in DEFAULT_IGNORES and entry.read_by_loaders(name)
     ]
 
 

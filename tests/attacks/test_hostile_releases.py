@@ -301,18 +301,17 @@ def test_the_honest_release_passes(honest: World) -> None:
     assert honest.verify("merged", ["a", "b"]).exit_code == 0
 
 
-def test_an_ignored_weights_file_is_refuted_even_when_all_subjects_match(world: World) -> None:
-    """A publisher may sign an ignore list that leaves the code open; we do not let it pass."""
-    release = world.merge()
-    (release / "modeling.py").write_text("import os")
-    names = ["model.safetensors", table.TENSORS, table.LEAVES]
+def signed_again(world: World, build: Callable[[dict[str, str]], bytes]) -> None:
+    """Sign another model signature, and the lineage about that one: all subjects match."""
     import hashlib
 
     from parentage.attest import claims
     from parentage.attest.opening import open_bundle
 
+    release = world.root / "merged"
+    names = ["model.safetensors", table.TENSORS, table.LEAVES]
     digests = {n: hashlib.sha256((release / n).read_bytes()).hexdigest() for n in names}
-    payload = oms.build("m", digests, ignore_paths=[*coverage.DEFAULT_IGNORES, "modeling.py"])
+    payload = build(digests)
     (release / "model.sig").write_bytes(bundle.build(payload, KeySigner(world.key)))
     opened = open_bundle((release / "model.sig").read_bytes(), world.trust, "t")
     lineage = world.lineage_unbound("merged")
@@ -320,7 +319,33 @@ def test_an_ignored_weights_file_is_refuted_even_when_all_subjects_match(world: 
     line = bundle.build(statement, KeySigner(world.key))
     (release / ".parentage" / "claims.jsonl").write_bytes(line + b"\n")
 
+
+def test_an_ignored_weights_file_is_refuted_even_when_all_subjects_match(world: World) -> None:
+    """A publisher may sign an ignore list that leaves the code open; we do not let it pass."""
+    release = world.merge()
+    (release / "modeling.py").write_text("import os")
+    ignored = [*coverage.DEFAULT_IGNORES, "modeling.py"]
+    signed_again(world, lambda digests: oms.build("m", digests, ignore_paths=ignored))
+
     assert found_codes(world.verify("merged", ["a", "b"])) == {"ignored-content"}
+
+
+@pytest.mark.parametrize(
+    "how", [{"hash_type": "blake3"}, {"shard_size": 10**9}, {"allow_symlinks": True}]
+)
+def test_a_release_is_signed_by_sha256_over_files(world: World, how: dict[str, Any]) -> None:
+    """What the tensor table is compared with; other model signatures are `oms verify`'s."""
+    world.merge()
+
+    def build(digests: dict[str, str]) -> bytes:
+        sizes = {n: (world.root / "merged" / n).stat().st_size for n in digests}
+        end = "{0}:0:{1}" if "shard_size" in how else "{0}"
+        return oms.build("m", {end.format(n, sizes[n]): d for n, d in digests.items()}, **how)
+
+    signed_again(world, build)
+    report = world.verify("merged", ["a", "b"])
+    assert found_codes(report) == {"statement"}
+    assert "over files, by SHA-256" in report.findings[0].message
 
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202eevil\n::error::"

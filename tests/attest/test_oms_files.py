@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models import FILES, VECTORS, Desk, codes, honest, resource, statement
 from worlds import World
 
-from parentage.attest import oms, oms_files
+from parentage.attest import oms, oms_files, oms_names
 from parentage.attest.oms_opening import read
 from parentage.manifest.errors import (
     BundleError,
@@ -86,10 +86,13 @@ def test_a_link_may_lie_where_nobody_looks(desk: Desk) -> None:
 def test_a_folder_behind_a_link_is_never_let_be(desk: Desk) -> None:
     """Whatever stands behind it, loaders may read it."""
     desk.sign()
-    (desk.model / "tokenizers").symlink_to(desk.root)
+    (desk.model / "extra").symlink_to(desk.root)
 
     assert codes(desk.verify()) == ["file-unsigned"]
     assert codes(desk.verify(ignore_unsigned=True)) == ["uncovered-content"]
+    assert codes(desk.verify(ignore_paths=("extra",))) == ["ignored-content"]
+    with pytest.raises(UsageError, match="loaders read"):
+        desk.sign(ignore_paths=("extra",))
 
 
 def test_a_signed_file_replaced_by_a_link_is_refuted(desk: Desk) -> None:
@@ -195,6 +198,9 @@ def test_empty_files_have_no_shards(desk: Desk) -> None:
 
     desk.write("empty.py")
     assert codes(desk.verify()) == ["uncovered-content"]
+    desk.write("later.txt", b"x")
+    report = desk.verify(allow_uncovered=True)
+    assert [found.code for found in report.findings] == ["file-unsigned", "uncovered-content"]
 
 
 def test_too_many_shards_are_not_made(desk: Desk) -> None:
@@ -349,7 +355,7 @@ def test_shards_of_any_files_are_read_back(sizes: dict[str, int], shard_size: in
     listed = {
         name: (start, end)
         for file, size in sizes.items()
-        for name, start, end in oms.shard_names(file, size, shard_size)
+        for name, start, end in oms_names.shard_names(file, size, shard_size)
     }
     payload = oms.build("m", dict.fromkeys(listed, "00" * 32), shard_size=shard_size)
     found, _ = read(payload, "t")
