@@ -4,7 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := -m pip --disable-pip-version-check --quiet install
-PYTEST ?= pytest
+# Most of a peer's modules are never imported: compiling them all takes longer than the download.
+PEER_PIP := $(PIP) --no-compile
+JOBS ?= 2
+# A file stays in one process: what it made once (merges by real peers) serves all of its tests.
+PYTEST ?= pytest -n $(JOBS) --dist loadfile
 PEERS := .peers
 RIG := tests/rigs/sigstore
 
@@ -51,7 +55,7 @@ lint: $(VENV)/.dev
 	$(PY) -m vulture
 
 check: lint  ## everything that CI runs
-	$(MAKE) test PYTEST="coverage run -m pytest"
+	$(MAKE) test PYTEST="$(PYTEST) --cov --cov-report="
 	$(PY) -m coverage report
 
 bench: $(VENV)/.dev peers  ## measure against the peers, side by side
@@ -80,22 +84,22 @@ $(RIG)/node_modules/.package-lock.json: $(RIG)/package-lock.json
 # model-signing 1.1.1 imports OpenSSL without declaring it.
 $(PEERS)/model-signing/.ok:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) model-signing==1.1.1 pyOpenSSL
+	$(@D)/bin/python $(PEER_PIP) model-signing==1.1.1 pyOpenSSL
 	touch $@
 
 $(PEERS)/sd-mecha/.ok: constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) --constraint constraints.txt torch sd-mecha==1.1.8
+	$(@D)/bin/python $(PEER_PIP) --constraint constraints.txt torch sd-mecha==1.1.8
 	touch $@
 
 $(PEERS)/mergekit-0.1.5/.ok: constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) --constraint constraints.txt torch mergekit==0.1.5
+	$(@D)/bin/python $(PEER_PIP) --constraint constraints.txt torch mergekit==0.1.5
 	touch $@
 
 $(PEERS)/mergekit-0.1.4/.ok: constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) --constraint constraints.txt torch mergekit==0.1.4 transformers==4.57.6
+	$(@D)/bin/python $(PEER_PIP) --constraint constraints.txt torch mergekit==0.1.4 transformers==4.57.6
 	touch $@
 
 clean:  ## remove what the other targets made
