@@ -50,6 +50,7 @@ from parentage.attest.trusted_root import TrustedRoot
 from parentage.manifest.errors import KeylessError, SignatureError, TrustedRootError
 
 PUBLIC_GOOD: Final = "https://tuf-repo-cdn.sigstore.dev"
+STAGING: Final = "https://tuf-repo-cdn.sigstage.dev"
 #: How far a log's clock may be ahead of ours.
 _AHEAD: Final = timedelta(minutes=5)
 #: A certificate that ends so soon is not begun with.
@@ -89,11 +90,12 @@ class Anyone:
         """Accept."""
 
 
-@lru_cache(maxsize=1)
-def embedded_root() -> TrustedRoot:
-    """Return the public instance's trusted root as it was when sigstore-python was released."""
-    held = resources.files(_store).joinpath(quote(PUBLIC_GOOD, safe=""), "trusted_root.json")
-    return trusted_root.parse(held.read_bytes(), "the root inside sigstore-python")
+@lru_cache(maxsize=2)
+def embedded_root(instance: str = PUBLIC_GOOD) -> TrustedRoot:
+    """Return a public instance's trusted root as it was when sigstore-python was released."""
+    held = resources.files(_store).joinpath(quote(instance, safe=""), "trusted_root.json")
+    which = "staging root" if instance == STAGING else "root"
+    return trusted_root.parse(held.read_bytes(), f"the {which} inside sigstore-python")
 
 
 def verify(bundle: Bundle, root: TrustedRoot, where: str) -> Proven:

@@ -32,6 +32,7 @@ class KeylessSigner(BundleSigner):
         token: TokenSource,
         *,
         config: bytes | None = None,
+        staging: bool = False,
         expected: IdentityPattern | None = None,
         patience: float = PATIENCE,
     ) -> None:
@@ -40,10 +41,11 @@ class KeylessSigner(BundleSigner):
         Args:
             token: asked when a certificate is needed.
             config: client trust config, JSON; None for the public instance's current one.
+            staging: the public instance for trials instead, where nothing is for ever.
             expected: who signs; anybody else's certificate is refused before the log hears of it.
             patience: seconds for a certificate, and for each signature.
         """
-        self._token, self._config = token, config
+        self._token, self._config, self._staging = token, config, staging
         self._expected, self._patience = expected, patience
         self._certified: Certified | None = None
         self._identity: KeylessIdentity | None = None
@@ -99,7 +101,8 @@ class KeylessSigner(BundleSigner):
             from parentage.attest.patience import Deadline
 
         if self._config is None:
-            self._config = keyless.fetch_config(Deadline(self._patience))
+            place = keyless.STAGING if self._staging else keyless.PUBLIC_GOOD
+            self._config = keyless.fetch_config(Deadline(self._patience), place)
         token = self._token(self._config)
         certified = keyless.Certified(self._config, token, Deadline(self._patience))
         try:

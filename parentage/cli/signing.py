@@ -43,6 +43,7 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         keyless: sign by an identity instead of a key.
         identity_token_file: file with the identity's token.
         trust_config: file with addresses and keys of a Sigstore instance.
+        staging: sign by the public instance for trials.
         identity, issuer: who is to sign, if that is known before.
         patience: seconds for each keyless signature.
     """
@@ -58,6 +59,7 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
     keyless: bool = False
     identity_token_file: Path | None = None
     trust_config: Path | None = None
+    staging: bool = False
     identity: str | None = None
     issuer: str | None = None
     patience: float | None = None
@@ -90,7 +92,7 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         if self.keyless:
             return self._by_identity()
         for option in _KEYLESS:
-            if _value(self, option) is not None:
+            if _value(self, option) not in {None, False}:
                 raise UsageError(f"{option} goes with --keyless")
         holder = self._holder()
         if self.certificate is not None:
@@ -108,6 +110,8 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         given = [option for option in others if _value(self, option) not in {None, ()}]
         if given:
             raise UsageError("a keyless signature has no key of yours", found=", ".join(given))
+        if self.staging and self.trust_config is not None:
+            raise UsageError("--staging and --trust-config are two instances")
         patience = self.patience or PATIENCE
         if self.identity_token_file is not None:
             source = tokens.of_file(self.identity_token_file)
@@ -117,6 +121,7 @@ class SigningChoice(msgspec.Struct, frozen=True, kw_only=True):
         signer = KeylessSigner(
             source,
             config=None if self.trust_config is None else self.trust_config.read_bytes(),
+            staging=self.staging,
             expected=(
                 None
                 if self.identity is None and self.issuer is None
@@ -232,7 +237,8 @@ _HOLDERS: Final[Mapping[str, Callable[[SigningChoice], Holder]]] = {
 
 #: Options that mean nothing without --keyless.
 _KEYLESS: Final = (
-    *("--identity-token-file", "--trust-config", "--identity", "--issuer", "--patience"),
+    *("--identity-token-file", "--trust-config", "--staging"),
+    *("--identity", "--issuer", "--patience"),
 )
 
 
@@ -281,6 +287,9 @@ _OPTIONS: Final = (
         "--trust-config",
         type=FILE,
         help="With --keyless: another Sigstore instance (client trust config, JSON).",
+    ),
+    click.option(
+        "--staging", is_flag=True, help="With --keyless: Sigstore's public instance for trials."
     ),
     click.option(
         "--identity",

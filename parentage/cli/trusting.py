@@ -34,6 +34,7 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
         stamps: files of certificates that timestamps must lead to.
         identities: patterns of keyless signers.
         issuer: the OpenID provider that vouches for them.
+        staging: they signed by the public Sigstore instance for trials.
         trusted_root: file with the keys of the Sigstore instance that they signed by.
         max_root_age: how long ago that file's newest key may have come into service.
         policy: file that names keys, roots and identities.
@@ -44,6 +45,7 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
     stamps: tuple[Path, ...] = ()
     identities: tuple[str, ...] = ()
     issuer: str | None = None
+    staging: bool = False
     trusted_root: Path | None = None
     max_root_age: str | None = None
     policy: Path | None = None
@@ -73,10 +75,11 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
         if self.roots:
             raise UsageError("with --policy, roots come from the policy", hint="leave out --ca")
-        if self.identities or self.issuer is not None or self.max_root_age is not None:
+        named = self.identities or self.issuer is not None or self.max_root_age is not None
+        if named or self.staging:
             raise UsageError(
                 "with --policy, identities and the age of the trusted root come from the policy",
-                hint="leave out --identity, --issuer and --max-root-age",
+                hint="leave out --identity, --issuer, --max-root-age and --staging",
             )
         keys = tuple(map(PublicKey.load, self.keys))
         return load(policy, keys, times=self._times(), root=load_root(self.trusted_root))
@@ -99,14 +102,21 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
     def _keyless(self) -> Trust | None:
         if not self.identities:
             given = (self.issuer, self.trusted_root, self.max_root_age)
-            if any(option is not None for option in given):
-                raise UsageError("--issuer, --trusted-root and --max-root-age go with --identity")
+            if any(option is not None for option in given) or self.staging:
+                raise UsageError(
+                    "--issuer, --trusted-root, --max-root-age and --staging go with --identity"
+                )
             return None
+        if self.staging and self.trusted_root is not None:
+            raise UsageError("--staging and --trusted-root are two instances")
+        from parentage.attest.clock import now
         from parentage.attest.identity_pattern import IdentityPattern
         from parentage.attest.keyless_trust import TrustedIdentities
 
-        root = load_root(self.trusted_root)
-        _show_age(root)
+        root = load_root(self.trusted_root) or _embedded(staging=self.staging)
+        age = root.age(now()).days
+        text = f"trusted root: {root.name}, its newest key came into service {age} days ago"
+        click.echo(printable(text), err=True)
         return TrustedIdentities(
             tuple(IdentityPattern(identity, self.issuer or "") for identity in self.identities),
             root,
@@ -131,18 +141,12 @@ def load_root(path: Path | None) -> TrustedRoot | None:
     return trusted_root.load(path)
 
 
-def _show_age(root: TrustedRoot | None) -> None:
-    """Say how old the root may be: it is not fetched anew, and revokes nothing by itself."""
-    from parentage.attest.clock import now
+def _embedded(*, staging: bool) -> TrustedRoot:
     from parentage.attest.keyless_trust import needing_sigstore
 
-    if root is None:
-        with needing_sigstore():
-            from parentage.attest import keyless
-        root = keyless.embedded_root()
-    days = root.age(now()).days
-    text = printable(f"trusted root: {root.name}, its newest key came into service {days} days ago")
-    click.echo(text, err=True)
+    with needing_sigstore():
+        from parentage.attest import keyless
+    return keyless.embedded_root(keyless.STAGING if staging else keyless.PUBLIC_GOOD)
 
 
 def _length(text: str) -> timedelta:
@@ -189,6 +193,9 @@ _OPTIONS: Final = (
     ),
     click.option("--issuer", metavar="URL", help="OpenID provider that vouches for --identity."),
     trusted_root_option,
+    click.option(
+        "--staging", is_flag=True, help="Trust Sigstore's public instance for trials instead."
+    ),
     click.option(
         "--max-root-age",
         metavar="90d",

@@ -116,6 +116,7 @@ def by_key(key: PrivateKey) -> bytes:
 
 
 def test_the_public_root_is_inside_sigstore() -> None:
+    assert keyless.embedded_root(keyless.STAGING).document != keyless.embedded_root().document
     root = keyless.embedded_root()
     assert timedelta(0) <= root.age(NOW) < timedelta(days=3000)
     with pytest.raises(SignatureError, match="in service"):

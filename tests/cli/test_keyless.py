@@ -116,6 +116,8 @@ def test_json_names_the_signer(desk: Desk) -> None:
         (["--identity", ALICE], 2, "issuer"),
         (["--issuer", ISSUER], 2, "go with --identity"),
         (["--max-root-age", "3d"], 2, "go with --identity"),
+        (["--staging"], 2, "go with --identity"),
+        (["--identity", ALICE, "--issuer", ISSUER, "--staging"], 1, "in service"),
         (["--identity", "alice@*", "--issuer", ISSUER], 2, "leaves open who"),
         (["--identity", ALICE, "--issuer", ISSUER, "--max-root-age", "soon"], 2, "length of time"),
         (["--identity", ALICE, "--issuer", ISSUER, "--trusted-root", "{token}"], 4, "trusted root"),
@@ -147,6 +149,8 @@ def test_mistakes_of_signing(desk: Desk) -> None:
     config: list[object] = ["--keyless", "--trust-config", desk.config]
     token: list[object] = ["--identity-token-file", desk.token]
     assert "goes with --keyless" in fails(2, *token)
+    assert "goes with --keyless" in fails(2, "--staging")
+    assert "two instances" in fails(2, *config, *token, "--staging")
     assert "has no key of yours" in fails(2, *config, *token, "--timestamp-url", "http://127.0.0.1")
     assert "--keyless" in fails(2)
     assert "not who should sign" in fails(

@@ -40,7 +40,7 @@ def signing(words: argparse.Namespace) -> list[str]:
     for path in words.ignore_paths:
         command += ["--ignore-paths", path]
     if words.method == "sigstore":
-        command.append("--keyless")
+        command += ["--keyless", *(["--staging"] if words.use_staging else [])]
         if words.identity_token:  # never on our own command line
             with tempfile.NamedTemporaryFile("w", delete=False) as file:
                 file.write(words.identity_token)
