@@ -21,10 +21,6 @@ from pathlib import Path
 def main(given: list[str]) -> int:
     """Translate and run; the exit code is the answer."""
     words = parser().parse_args(given)
-    if words.use_staging:
-        sys.exit(
-            "the public instance only: another is a --trust-config, which this protocol can't name"
-        )
     command = signing(words) if words.command == "sign-model" else verifying(words)
     from parentage.cli import main as parentage
 
@@ -68,6 +64,7 @@ def verifying(words: argparse.Namespace) -> list[str]:
             command += ["--ca", path]
     else:
         command += ["--identity", words.identity or "", "--issuer", words.identity_provider or ""]
+        command += ["--staging"] if words.use_staging else []
     return command
 
 
