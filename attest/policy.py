@@ -21,7 +21,6 @@ import msgspec
 from parentage.attest import globs
 from parentage.attest.clock import Duration
 from parentage.manifest.errors import PolicyError, RecipeError
-from parentage.manifest.strict_yaml import parse_yaml
 from parentage.manifest.wire import Hex, Ratio, Wire, ratio
 
 MAX_POLICY: Final = 1 << 20
@@ -236,6 +235,9 @@ def parse(data: bytes, *, where: str) -> Policy:
     Raises:
         PolicyError: the schema is broken, a member is nobody or two, or a demand can't be met.
     """
+    # Only who has a policy needs YAML, and its import costs as much as a small verification.
+    from parentage.manifest.strict_yaml import parse_yaml
+
     try:
         policy = msgspec.convert(parse_yaml(data, where=where), Policy)
     except RecipeError as error:

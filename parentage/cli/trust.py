@@ -143,7 +143,7 @@ def _load(
     policy: Path, keys: tuple[Path, ...], *, usable: bool = True, root: Path | None = None
 ) -> Believed:
     from parentage.attest.keys import PublicKey
-    from parentage.attest.roles import load
+    from parentage.attest.policy_file import load
 
     held = tuple(PublicKey.load(path) for path in keys)
     return load(policy, held, usable=usable, root=load_root(root))

@@ -71,7 +71,7 @@ class TrustChoice(msgspec.Struct, frozen=True, kw_only=True):
 
     def _by_policy(self, policy: Path) -> Trust:
         from parentage.attest.keys import PublicKey
-        from parentage.attest.roles import load
+        from parentage.attest.policy_file import load
 
         if self.roots:
             raise UsageError("with --policy, roots come from the policy", hint="leave out --ca")

@@ -137,7 +137,7 @@ def test_a_threshold_of_two_publishers_is_met_by_both_keys(world: World, release
         "version: '0.1'\nroles:\n  publisher:\n    any: [{key: p256.pub}, {key: mldsa.pub}]\n"
         "    threshold: 2\n"
     )
-    from parentage.attest.roles import load
+    from parentage.attest.policy_file import load
 
     world.trust = load(policy)  # type: ignore[assignment]
     assert world.verify("base", [], level="integrity").verified

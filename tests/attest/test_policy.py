@@ -17,8 +17,9 @@ from parentage.attest import bundle, clock, globs
 from parentage.attest.identity import ChainIdentity, KeyIdentity, KeylessIdentity
 from parentage.attest.looseness import loose
 from parentage.attest.policy import MAX_POLICY, Member, Role, parse
+from parentage.attest.policy_file import load
 from parentage.attest.policy_text import text_of
-from parentage.attest.roles import Believed, InRole, Seat, load, person, persons
+from parentage.attest.roles import Believed, InRole, Seat, person, persons
 from parentage.manifest.errors import (
     ParentageError,
     PolicyError,

@@ -15,7 +15,7 @@ import parentage
 from parentage import Demands, Report
 from parentage.attest import clock
 from parentage.attest.bundle import CLAIMS
-from parentage.attest.roles import load
+from parentage.attest.policy_file import load
 from parentage.attest.statements import dispute, endorsement, status
 from parentage.attest.statements.dispute import Dispute
 from parentage.attest.statements.shared import About, Digest, sha256
