@@ -6,12 +6,11 @@ To add one: a class with `Algorithm`'s methods, and a line in the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 
 from parentage.manifest.errors import MissingExtraError, SigningKeyError
 
@@ -98,31 +97,29 @@ class MlDsa65:
 
     name, oms = "ml-dsa-65", False
 
-    def generate(self) -> Any:  # noqa: ANN401  (absent from older releases of cryptography)
+    def generate(self) -> mldsa.MLDSA65PrivateKey:
         """Make a key.
 
         Raises:
-            MissingExtraError: this `cryptography`, or the OpenSSL below it, has no ML-DSA.
+            MissingExtraError: the OpenSSL below `cryptography` has no ML-DSA.
         """
-        module = _mldsa()
-        if module is None:
-            raise _no_mldsa()
         try:
-            return module.MLDSA65PrivateKey.generate()
+            return mldsa.MLDSA65PrivateKey.generate()
         except UnsupportedAlgorithm as error:
-            raise _no_mldsa() from error
+            raise MissingExtraError(
+                "ML-DSA needs a cryptography with OpenSSL 3.5 or newer, as its wheels have",
+                hint="pip install --force-reinstall --only-binary :all: cryptography",
+            ) from error
 
     def holds(self, key: object) -> bool:
         """Say whether the key is one of ML-DSA-65."""
-        module = _mldsa()
-        return module is not None and isinstance(key, module.MLDSA65PublicKey)
+        return isinstance(key, mldsa.MLDSA65PublicKey)
 
-    def sign(self, key: Any, data: bytes) -> bytes:  # noqa: ANN401
+    def sign(self, key: mldsa.MLDSA65PrivateKey, data: bytes) -> bytes:
         """Return 3309 bytes."""
-        signature: bytes = key.sign(data)
-        return signature
+        return key.sign(data)
 
-    def verify(self, key: Any, signature: bytes, data: bytes) -> None:  # noqa: ANN401
+    def verify(self, key: mldsa.MLDSA65PublicKey, signature: bytes, data: bytes) -> None:
         """Check 3309 bytes."""
         key.verify(signature, data)
 
@@ -154,20 +151,4 @@ def algorithm_of(key: object, *, where: str = "") -> Algorithm:
         where=where,
         expected=", ".join(ALGORITHMS),
         found=type(key).__name__ + curve,
-    )
-
-
-def _mldsa() -> ModuleType | None:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import mldsa
-    except ImportError:
-        return None
-    return mldsa
-
-
-def _no_mldsa() -> MissingExtraError:
-    return MissingExtraError(
-        "ML-DSA needs a newer cryptography, with OpenSSL 3.5 or newer in it",
-        expected="cryptography >= 47",
-        hint="pip install 'cryptography>=47'",
     )

@@ -47,7 +47,9 @@ class PublicKey:
         """
         try:
             key = serialization.load_pem_public_key(data)
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except UnsupportedAlgorithm as error:
+            raise _unsupported(where) from error
+        except ValueError as error:
             raise SigningKeyError(
                 "not a public key", where=where, expected="PEM, BEGIN PUBLIC KEY"
             ) from error
@@ -113,7 +115,9 @@ class PrivateKey:
                 where=str(path),
                 hint=f"set {ENVIRONMENT}, or --passphrase-file FILE",
             ) from error
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except UnsupportedAlgorithm as error:
+            raise _unsupported(str(path)) from error
+        except ValueError as error:
             raise SigningKeyError(
                 "wrong passphrase, or not a private key" if encrypted else "not a private key",
                 where=str(path),
@@ -162,6 +166,10 @@ def passphrase_from(file: Path | None, environment: Mapping[str, str]) -> bytes 
         return read_key_file(file).split(b"\n", 1)[0].rstrip(b"\r")
     value = environment.get(ENVIRONMENT)
     return value.encode() if value else None
+
+
+def _unsupported(where: str) -> SigningKeyError:
+    return SigningKeyError("key type not supported", where=where, expected=", ".join(ALGORITHMS))
 
 
 def read_key_file(path: Path, most: int = _MAX_KEY_FILE) -> bytes:

@@ -29,7 +29,7 @@ MAX_INTERMEDIATES: Final = 6
 _MAX_FILE: Final = 4 << 20
 _MAX_ANCHORS: Final = 1000
 _PARSING: Final = (
-    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(ValueError, TypeError, KeyError, UnsupportedAlgorithm),
     *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
     CryptographyDeprecationWarning,  # where warnings are errors
 )

@@ -156,7 +156,7 @@ BROKEN: dict[str, tuple[tuple[Holder, ...], str, str]] = {
         "does not lead", "name constraints",
     ),
     "loop": (loop(), "does not lead", "max depth"),
-    "crowd": (crowd(), "does not lead", "signature check"),
+    "crowd": (crowd(), "does not lead", "signature check limit"),
     "leaf-for-servers": ((issue("l", PKI.root, extended=SERVER),), "not for this use", ""),
     "leaf-for-time-stamps": ((issue("l", PKI.root, extended=STAMP),), "not for this use", ""),
     "leaf-signs-nothing": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from parentage.attest.keys import write_keypair
 from parentage.attest.opening import open_bundle
 from parentage.attest.statement import Subject, build_statement
 from parentage.manifest.errors import (
+    MissingExtraError,
     SignatureError,
     SigningFailedError,
     SigningKeyError,
@@ -153,6 +155,13 @@ def test_without_or_with_a_wrong_pin(token: Path) -> None:
 def test_a_module_that_is_none(module: str) -> None:
     with pytest.raises(SigningFailedError, match="module or token fails"):
         key("pkcs11:object=a", PARENTAGE_PKCS11_MODULE=module)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    with pytest.raises(MissingExtraError, match="python-pkcs11") as caught:
+        key("pkcs11:object=a")
+    assert "parentage[pkcs11]" in caught.value.hint
 
 
 @pytest.mark.parametrize("module", ["", "libsofthsm2.so"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from parentage.attest.statement import Subject, build_statement
 from parentage.attest.timestamps import StampingSigner, TrustedStamps
 from parentage.manifest.errors import (
     CertificateError,
+    MissingExtraError,
     SigningFailedError,
     TimestampError,
     UsageError,
@@ -309,6 +311,17 @@ def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(UsageError, match="not a web address") as caught:
         StampingSigner(KeySigner(KEY), [url])
     assert "secret" not in str(caught.value)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    for ask in (
+        lambda: StampingSigner(KeySigner(KEY), ["http://127.0.0.1:9/"]),
+        lambda: timestamps.check(GOOD, SIGNATURE, (TSA.root.certificate,), "t"),
+    ):
+        with pytest.raises(MissingExtraError, match="rfc3161-client") as caught:
+            ask()
+        assert "parentage[timestamp]" in caught.value.hint
 
 
 def test_timestamps_of_no_number() -> None:
