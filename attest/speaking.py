@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,10 @@ from typing import Final
 from parentage.attest import bundle
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.claims import MAX_CLAIMS, Claim
+from parentage.attest.heard import is_about
 from parentage.attest.opening import open_bundle
 from parentage.attest.policy import Role
 from parentage.attest.signer import AnySigner
-from parentage.attest.standing import is_about
 from parentage.attest.statements import status
 from parentage.attest.statements.shared import About, Digest, sha256
 from parentage.attest.trust import Trust
@@ -47,6 +48,22 @@ def following(release: About, claims: Iterable[Claim]) -> tuple[int, Digest | No
             hint="say that the key was stolen, by recovery: parentage withdraw --reason key-compromise",
         )
     return numbers[last] + 1, Digest(sha256=last)
+
+
+def announcements(release: Path, claims: Iterable[Claim]) -> list[bytes]:
+    """Return the lines of a release that announce replacements, to be carried along to the next."""
+    wanted = set()
+    for claim in claims:
+        if claim.opened.statement.predicate_type == status.TYPE and claim.roles & _SPEAKERS:
+            try:
+                _, found = status.parse(claim.opened.statement, claim.where)
+            except StatementError:
+                continue
+            if found.state == "superseded":
+                wanted.add(claim.sha256)
+    with (release / CLAIMS).open("rb") as stream:
+        lines = stream.read(MAX_CLAIMS).split(b"\n")
+    return [line + b"\n" for line in lines if hashlib.sha256(line).hexdigest() in wanted]
 
 
 def sign(payload: bytes, signer: AnySigner, trust: Trust) -> bytes:

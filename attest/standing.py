@@ -18,59 +18,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
 from parentage.attest.claims import Claim
-from parentage.attest.clock import length, parse_time
-from parentage.attest.identity import Identity
+from parentage.attest.clock import length, parse_time, to_text
+from parentage.attest.disputes import Dispute, Problem, as_dispute, disputes, listened_to
+from parentage.attest.heard import (
+    DEPUTIES,
+    Heard,
+    Signature,
+    Word,
+    authority,
+    heard,
+    stolen_since,
+    words,
+)
 from parentage.attest.policy import OnIt, Role
-from parentage.attest.roles import Believed, person, persons
-from parentage.attest.statements import dispute, status
-from parentage.attest.statements.shared import About, Release, sha256
+from parentage.attest.roles import Believed
+from parentage.attest.statements.shared import About, Release
 from parentage.attest.statements.status import Status
-from parentage.manifest.errors import StatementError
 
 State = Literal["unknown", "current", "superseded", "withdrawn", "forked", "compromised"]
-#: Who may say the status of a release, beside the person who signed it.
-_DEPUTIES: Final = (Role.SUCCESSOR, Role.RECOVERY)
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a reader must know of.
-
-    Attributes:
-        code: stable name.
-        denies: whether the policy says no.
-        message: what it is.
-        where: payload or line.
-        expected, found: values.
-    """
-
-    code: str
-    denies: bool
-    message: str
-    where: str = ""
-    expected: str = ""
-    found: str = ""
-
-
-class Dispute(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A disagreement.
-
-    Attributes:
-        by: who, and whether their signature was checked.
-        reason, statement: what they say.
-        payload: SHA-256 of the statement's payload.
-        roles: of the signers; none: a stranger.
-    """
-
-    by: str
-    reason: str
-    statement: str
-    payload: str
-    roles: list[Role] = []
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -83,6 +53,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         payload: SHA-256 of its payload.
         by: role that it counts for.
         reason, statement, effective_at, valid_until, superseded_by: what it says.
+        stolen_since: of the key that signed the release; empty: nobody says so.
+        words: all that was said by those who may lower a verdict: what a lock file remembers.
         disputes: who disagrees.
         problems: denials and warnings.
     """
@@ -96,31 +68,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     statement: str = ""
     effective_at: str = ""
     valid_until: str = ""
+    stolen_since: str = ""
     superseded_by: tuple[Release, ...] = ()
+    words: tuple[Word, ...] = ()
     disputes: tuple[Dispute, ...] = ()
     problems: tuple[Problem, ...] = ()
-
-
-class Signature(msgspec.Struct, frozen=True):
-    """The release's own signature.
-
-    Attributes:
-        signer: of model.sig and lineage.
-        time: before which it was certainly made; None: nobody trusted says.
-    """
-
-    signer: Identity
-    time: datetime | None = None
-
-
-class _Heard(msgspec.Struct, frozen=True):
-    """One status payload and those who signed it."""
-
-    payload: str
-    status: Status
-    about: About
-    claims: tuple[Claim, ...]
-    by: str = ""
 
 
 def standing(
@@ -142,117 +94,55 @@ def standing(
         now: the time.
         strangers: what was said by people whose signature can't be checked: shown, and no more.
     """
-    problems: list[Problem] = []
-    said = _heard(claims, about, problems)
-    heard = [one for one in said if parse_time(one.status.effective_at, "status") <= now]
-    by_deputies = _stolen_since(heard, signature, believed, _DEPUTIES)
-    since = by_deputies or _stolen_since(heard, signature, believed, (Role.PUBLISHER,))
+    said, unread = heard(claims, about)
+    problems = [_unreadable(payload, why) for payload, why in unread]
+    now_said = [one for one in said if parse_time(one.status.effective_at, "status") <= now]
+    by_deputies = stolen_since(now_said, signature, believed, DEPUTIES)
+    since = by_deputies or stolen_since(now_said, signature, believed, (Role.PUBLISHER,))
     counted, others = [], []
-    for one in heard:
+    for one in now_said:
         admits = one.status.reason == "key-compromise" and by_deputies is None
-        by = _authority(one, signature, believed, None if admits else since)
+        by = authority(one, signature, believed, None if admits else since)
         if by:
             counted.append(msgspec.structs.replace(one, by=by))
         else:
             others.append(one)
     found = _decide(counted, signature, since, believed, now, problems)
-    bad_news = [_as_dispute(one) for one in others if one.status.state != "current"]
-    disputes = [*_disputes(claims, about), *bad_news, *strangers]
-    problems += _listened_to(claims, about, believed)
+    bad_news = [as_dispute(one) for one in others if one.status.state != "current"]
+    against = [*disputes(claims, about), *bad_news, *strangers]
+    problems += listened_to(claims, about, believed)
     order = sorted(problems, key=lambda p: (not p.denies, p.code, p.where, p.message))
     return msgspec.structs.replace(
         found,
-        disputes=tuple(sorted(disputes, key=lambda d: (not d.roles, d.payload, d.by))),
+        stolen_since="" if since is None else to_text(since),
+        words=tuple(_words(said, signature, believed, problems)),
+        disputes=tuple(sorted(against, key=lambda d: (not d.roles, d.payload, d.by))),
         problems=tuple(dict.fromkeys(order)),
     )
 
 
-def is_about(status: Status, said: About, release: About) -> bool:
-    """Say whether a status is about a release.
-
-    Good news must be about all of it. Bad news about one part is enough: the same files under another
-    lineage are the same files, unless the status itself names that lineage as what replaces it.
-    """
-    if said == release:
-        return True
-    if status.state == "current":
-        return False
-    replaced = any(new.lineage == release.lineage for new in status.superseded_by)
-    return not replaced and (said.lineage == release.lineage or said.model == release.model)
+def _words(
+    said: Sequence[Heard], signature: Signature, believed: Believed, problems: Sequence[Problem]
+) -> list[Word]:
+    """Return what was said that may lower a verdict, here or later."""
+    other = {"status-unreadable", "disputed"}
+    found = {p.where: Word(payload=p.where) for p in problems if p.code in other and p.denies}
+    found |= {word.payload: word for word in words(said, signature, believed)}
+    return [found[payload] for payload in sorted(found)]
 
 
-def _heard(claims: Iterable[Claim], release: About, problems: list[Problem]) -> list[_Heard]:
-    """Group the statuses about a release by payload."""
-    by_payload: dict[str, list[Claim]] = {}
-    for claim in claims:
-        if claim.opened.statement.predicate_type == status.TYPE:
-            by_payload.setdefault(sha256(claim.opened.payload), []).append(claim)
-    heard = []
-    for payload, signed in sorted(by_payload.items()):
-        try:
-            said, found = status.parse(signed[0].opened.statement, "status")
-        except StatementError as error:
-            # Whoever may speak said something that can't be read; it may have been a withdrawal.
-            speaks = any(claim.roles & {Role.PUBLISHER, *_DEPUTIES} for claim in signed)
-            problems.append(
-                Problem(
-                    code="status-unreadable",
-                    denies=speaks,
-                    message=f"a status can't be read: {error.what}",
-                    where=payload,
-                    found=error.found,
-                )
-            )
-            continue
-        if is_about(found, said, release):
-            heard.append(_Heard(payload, found, said, tuple(signed)))
-    return heard
-
-
-def _authority(
-    one: _Heard, signature: Signature, believed: Believed, since: datetime | None
-) -> str:
-    """Return the role that a status counts for; empty: for none."""
-    owner = person(signature.signer)
-    own = [
-        claim.opened.signer
-        for claim in one.claims
-        if Role.PUBLISHER in claim.roles
-        and (since is None or person(claim.opened.signer) != owner or _before(claim, since))
-    ]
-    who = persons(own)
-    if owner in who and len(who) >= believed.threshold(Role.PUBLISHER):
-        return Role.PUBLISHER
-    for role in _DEPUTIES:
-        some = persons(claim.opened.signer for claim in one.claims if role in claim.roles)
-        if some and len(some) >= believed.threshold(role):
-            return role
-    return ""
-
-
-def _stolen_since(
-    heard: Iterable[_Heard],
-    signature: Signature,
-    believed: Believed,
-    roles: Sequence[Role],
-) -> datetime | None:
-    """Return since when the release's key is not its owner's, if those who may say so do."""
-    times = [
-        parse_time(one.status.effective_at, "status")
-        for one in heard
-        if one.status.reason == "key-compromise"
-        and _authority(one, signature, believed, None) in roles
-    ]
-    return min(times, default=None)
-
-
-def _before(claim: Claim, since: datetime) -> bool:
-    time = claim.opened.time
-    return time is not None and time < since
+def _unreadable(payload: str, why: str) -> Problem:
+    # Whoever may speak said something that can't be read; it may have been a withdrawal.
+    return Problem(
+        code="status-unreadable",
+        denies=True,
+        message=f"a status can't be read: {why}",
+        where=payload,
+    )
 
 
 def _decide(
-    counted: Sequence[_Heard],
+    counted: Sequence[Heard],
     signature: Signature,
     since: datetime | None,
     believed: Believed,
@@ -302,19 +192,19 @@ def _decide(
     return _shown(top, state=top.status.state)
 
 
-def _top(heard: Iterable[_Heard]) -> _Heard:
+def _top(heard: Iterable[Heard]) -> Heard:
     return max(heard, key=lambda one: (one.status.sequence, one.payload))
 
 
-def _thefts(heard: Iterable[_Heard]) -> list[_Heard]:
+def _thefts(heard: Iterable[Heard]) -> list[Heard]:
     return [one for one in heard if one.status.reason == "key-compromise"]
 
 
-def _affirmed(counted: Sequence[_Heard]) -> bool:
+def _affirmed(counted: Sequence[Heard]) -> bool:
     """Say whether the last word is a deputy's, and is of this release and not of the theft."""
     last = _top(counted).status.sequence
     words = [one for one in counted if one.status.sequence == last]
-    return not _thefts(words) and all(one.by in _DEPUTIES for one in words)
+    return not _thefts(words) and all(one.by in DEPUTIES for one in words)
 
 
 def _kept(since: datetime, signed: datetime) -> Problem:
@@ -361,7 +251,7 @@ def _missing(rule: OnIt, why: str) -> list[Problem]:
     ]
 
 
-def _history(top: _Heard, counted: Sequence[_Heard]) -> list[Problem]:
+def _history(top: Heard, counted: Sequence[Heard]) -> list[Problem]:
     """Look at what a status says came before it: what is missing or forked is told, not judged."""
     before = [one for one in counted if one.status.sequence == top.status.sequence - 1]
     said = top.status.previous.sha256 if top.status.previous else ""
@@ -379,7 +269,7 @@ def _history(top: _Heard, counted: Sequence[_Heard]) -> list[Problem]:
     ]
 
 
-def _shown(one: _Heard, *, state: State, fresh: bool = False) -> Standing:
+def _shown(one: Heard, *, state: State, fresh: bool = False) -> Standing:
     found = one.status
     return Standing(
         state=state,
@@ -393,67 +283,3 @@ def _shown(one: _Heard, *, state: State, fresh: bool = False) -> Standing:
         valid_until=found.valid_until or "",
         superseded_by=found.superseded_by,
     )
-
-
-def _disputes(claims: Iterable[Claim], release: About) -> list[Dispute]:
-    found: dict[str, list[Claim]] = {}
-    for claim in claims:
-        if claim.opened.statement.predicate_type == dispute.TYPE:
-            found.setdefault(sha256(claim.opened.payload), []).append(claim)
-    shown = []
-    for payload, signed in found.items():
-        try:
-            said, what = dispute.parse(signed[0].opened.statement, "dispute")
-        except StatementError:
-            continue
-        if said.lineage == release.lineage or said.model == release.model:
-            shown.append(
-                Dispute(
-                    by=_names(signed),
-                    reason=what.reason,
-                    statement=what.statement,
-                    payload=payload,
-                    roles=_roles(signed),
-                )
-            )
-    return shown
-
-
-def _as_dispute(one: _Heard) -> Dispute:
-    """Show a status by somebody who may not say it."""
-    return Dispute(
-        by=_names(one.claims),
-        reason=one.status.reason or "",
-        statement=f"{one.status.state}: {one.status.statement}",
-        payload=one.payload,
-        roles=_roles(one.claims),
-    )
-
-
-def _names(signed: Iterable[Claim]) -> str:
-    return ", ".join(sorted(persons(claim.opened.signer for claim in signed)))
-
-
-def _roles(signed: Iterable[Claim]) -> list[Role]:
-    return sorted({role for claim in signed for role in claim.roles})
-
-
-def _listened_to(claims: Sequence[Claim], release: About, believed: Believed) -> list[Problem]:
-    """Return the disputes of verifiers and witnesses, in the number that their role demands."""
-    found = []
-    for one in _disputes(claims, release):
-        signed = [c for c in claims if sha256(c.opened.payload) == one.payload]
-        for role in (Role.VERIFIER, Role.WITNESS):
-            some = persons(c.opened.signer for c in signed if role in c.roles)
-            if some and len(some) >= believed.threshold(role):
-                found.append(
-                    Problem(
-                        code="disputed",
-                        denies=believed.status.on_dispute == "fail",
-                        message=f"disputed by {role}s: {one.reason}",
-                        where=one.payload,
-                        found=one.statement,
-                    )
-                )
-                break
-    return found

@@ -11,8 +11,8 @@ from typing import Final
 
 from parentage.attest import bundle
 from parentage.attest.claims import Unopened
+from parentage.attest.disputes import Dispute
 from parentage.attest.material import KeyHint
-from parentage.attest.standing import Dispute
 from parentage.attest.statement import parse_statement
 from parentage.attest.statements import dispute, status
 from parentage.attest.statements.shared import About, sha256

@@ -250,6 +250,12 @@ class PolicyError(UsageError):
     code = "policy"
 
 
+class LockError(UsageError):
+    """A lock file that breaks its schema, or that somebody else changed meanwhile."""
+
+    code = "lock"
+
+
 class JournalError(UsageError):
     """A journal that can't be resumed from: of other inputs, in use, or open to others."""
 

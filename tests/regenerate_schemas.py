@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from parentage.attest.lock import Lock
 from parentage.attest.policy import Policy
 from parentage.attest.statements.dispute import Dispute
 from parentage.attest.statements.endorsement import Endorsement
@@ -29,6 +30,7 @@ MODELS: dict[str, Any] = {
     "tensors-v0.1": TensorLine | FileLine,
     "report-v0.1": Report,
     "oms-v0.1": OmsReport,
+    "lock-v0.1": Lock,
     "policy-v0.1": Policy,
     "dispute-v0.1": Dispute,
     "endorsement-v0.1": Endorsement,

@@ -7,10 +7,23 @@ from typing import Literal
 
 import msgspec
 
+from parentage.attest.lock import Entry
 from parentage.manifest.hashing import Progress
 from parentage.verify.way import Way
 
 Level = Literal["integrity", "recompute"]
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """What a lock file remembers of the release.
+
+    Attributes:
+        name: of the release in the file.
+        entry: None: it is not known there.
+    """
+
+    name: str
+    entry: Entry | None = None
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +38,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         progress: told of the bytes done.
         way: threads or Ray, all of it or a shard or a sample, with a journal or without.
         now: the time that statuses are judged at; None: the clock's.
+        remembered: what the release is compared with; None: nothing.
     """
 
     level: Level = "recompute"
@@ -35,3 +49,4 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     way: Way = Way()
     now: datetime | None = None
+    remembered: Remembered | None = None

@@ -13,6 +13,7 @@ import msgspec
 from parentage.attest import clock, oms
 from parentage.attest.additional import additional_signers
 from parentage.attest.claims import Claims, choose_lineage, read_claims, subjects
+from parentage.attest.lock import vanished
 from parentage.attest.opening import Opened
 from parentage.attest.roles import Believed
 from parentage.attest.roles import believed as as_believed
@@ -26,8 +27,8 @@ from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
 from parentage.verify.demands import Demands
-from parentage.verify.judgement import judge
-from parentage.verify.report import Report, signed_by
+from parentage.verify.judgement import judge, of_problem
+from parentage.verify.report import Locked, Report, signed_by
 from parentage.verify.signed import check_root, open_signature, open_table
 from parentage.verify.verdict import Finding, Verdict
 
@@ -115,7 +116,11 @@ def examination(
                 history(state, seen)
     except UnsignedError as error:
         state.findings.append(verdict.of_error(error))
-        _close(state, Verdict.UNSIGNED)
+        memory = state.demands.remembered
+        if memory is not None and memory.entry is not None:
+            state.findings.append(of_problem(vanished(memory.entry)))
+            state.report.lock = Locked(name=memory.name, state="refused")
+        _close(state, Verdict.UNSIGNED if state.report.lock is None else Verdict.DENIED)
         return state.report
     except (MalformedError, SignatureError) as error:
         state.findings.append(verdict.of_error(error))
@@ -137,7 +142,12 @@ def _examine(
     found = choose_lineage(files, signature, claims)  # (2) (3)
     lineage = found.lineage
     now = state.demands.now or clock.now()
-    judged = judge(believed, signature, found, claims, now)  # (9)
+    memory = state.demands.remembered
+    judged = judge(believed, signature, found, claims, now, memory)  # (9)
+    if memory is not None and judged.lock is not None:
+        state.report.lock = Locked(
+            name=memory.name, state=judged.lock.state, entry=judged.lock.entry
+        )
     state.report.standing, state.report.required = judged.standing, judged.required
     state.findings += judged.findings
     state.not_checked += judged.not_checked

@@ -9,14 +9,19 @@ import msgspec
 
 from parentage.attest import oms
 from parentage.attest.claims import Claim, Claims, Found
+from parentage.attest.disputes import Problem
+from parentage.attest.heard import Signature
+from parentage.attest.identity import Identity
+from parentage.attest.lock import Compared, Entry, compare
 from parentage.attest.opening import Opened
 from parentage.attest.policy import Role
 from parentage.attest.required import Met, Wanted, required
 from parentage.attest.roles import Believed, persons
-from parentage.attest.standing import Problem, Signature, Standing, standing
+from parentage.attest.standing import Standing, standing
 from parentage.attest.statements import STATEMENTS
 from parentage.attest.statements.shared import About, sha256
 from parentage.attest.strangers import disputes
+from parentage.verify.demands import Remembered
 from parentage.verify.verdict import Finding, denial
 
 
@@ -28,10 +33,12 @@ class Judged(msgspec.Struct):
         required: how far each demand is met.
         findings: denials and notes.
         not_checked: sentences for the report.
+        lock: what came of a comparison with what is remembered.
     """
 
     standing: Standing
     required: list[Met]
+    lock: Compared | None = None
     findings: list[Finding] = msgspec.field(default_factory=list)
     not_checked: list[str] = msgspec.field(default_factory=list)
 
@@ -42,7 +49,12 @@ def about_of(signature: Opened, found: Found) -> About:
 
 
 def judge(
-    believed: Believed, signature: Opened, found: Found, claims: Claims, now: datetime
+    believed: Believed,
+    signature: Opened,
+    found: Found,
+    claims: Claims,
+    now: datetime,
+    remembered: Remembered | None = None,
 ) -> Judged:
     """Ask the policy.
 
@@ -52,12 +64,13 @@ def judge(
         found: the lineage.
         claims: all lines.
         now: the time.
+        remembered: what a lock file has of the release.
     """
     about = about_of(signature, found)
     strangers = disputes(claims.unopened, about)
     stands = standing(
         about,
-        Signature(signature.signer, _signed_at(signature, found.opened)),
+        Signature(persons([signature.signer]), _signed_at(signature, found.opened)),
         claims.opened,
         believed,
         now,
@@ -65,7 +78,7 @@ def judge(
     )
     judged = Judged(stands, required(believed, _wanted(signature, found), claims.opened))
     judged.findings += _publishers(believed, signature, found, claims.opened)
-    judged.findings += [_of_problem(problem) for problem in stands.problems]
+    judged.findings += [of_problem(problem) for problem in stands.problems]
     judged.findings += [_of_demand(met) for met in judged.required if not met.met]
     judged.findings += [
         denial(
@@ -77,6 +90,10 @@ def judge(
         )
         for said in stands.disputes
     ]
+    if remembered is not None:
+        seen = _entry(about, signature, found, claims.opened)
+        judged.lock = compare(remembered.entry, seen, stands, claims.opened, believed, now)
+        judged.findings += [of_problem(problem) for problem in judged.lock.problems]
     passed_over = len(claims.unopened) - len(strangers)
     passed_over += len(claims.opened) - len(known(claims, signature, found.opened))
     if passed_over:
@@ -113,7 +130,17 @@ def _wanted(signature: Opened, found: Found) -> Wanted:
     )
 
 
-def _of_problem(problem: Problem) -> Finding:
+def _entry(about: About, signature: Opened, found: Found, opened: Iterable[Claim]) -> Entry:
+    return Entry(
+        signers=tuple(sorted(persons(_signers(signature, opened)))),
+        model=about.model,
+        lineage=about.lineage,
+        weights=found.lineage.weights.root,
+    )
+
+
+def of_problem(problem: Problem) -> Finding:
+    """Return a problem of a release's standing as a finding."""
     return denial(
         problem.code,
         problem.message,
@@ -136,6 +163,15 @@ def _of_demand(met: Met) -> Finding:
     )
 
 
+def _signers(statement: Opened, opened: Iterable[Claim]) -> list[Identity]:
+    """Return the publishers who signed a payload."""
+    return [statement.signer] + [
+        claim.opened.signer
+        for claim in opened
+        if claim.opened.payload == statement.payload and Role.PUBLISHER in claim.roles
+    ]
+
+
 def _publishers(
     believed: Believed, signature: Opened, found: Found, opened: Iterable[Claim]
 ) -> list[Finding]:
@@ -144,12 +180,7 @@ def _publishers(
     lines = list(opened)
     denials = []
     for name, statement in (("model.sig", signature), ("lineage", found.opened)):
-        signers = [statement.signer] + [
-            claim.opened.signer
-            for claim in lines
-            if claim.opened.payload == statement.payload and Role.PUBLISHER in claim.roles
-        ]
-        who = persons(signers)
+        who = persons(_signers(statement, lines))
         if len(who) < wanted:
             denials.append(
                 denial(

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from parentage.attest.identity import ChainIdentity, Identity, KeyIdentity, KeylessIdentity
+from parentage.attest.lock import Entry
 from parentage.attest.required import Met
 from parentage.attest.standing import Standing
 from parentage.manifest.errors import printable
@@ -105,6 +106,20 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
+class Locked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a lock file had to say.
+
+    Attributes:
+        name: of the release in the file.
+        state: how it compares.
+        entry: what is to be remembered; none where the release is refused.
+    """
+
+    name: str
+    state: str
+    entry: Entry | None = None
+
+
 class Report(msgspec.Struct, kw_only=True, rename="camel"):
     """Everything that a verification found; the same bytes for the same inputs.
 
@@ -118,6 +133,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         policy_sha256: of the trust policy's file; empty where keys were given by themselves.
         standing: what was said of the release since it was signed.
         required: how far each demand of the policy is met.
+        lock: what was remembered of the release, where a lock file was asked.
         demanded, reached: rungs.
         coverage: files, bytes and tensors looked at.
         parents: declared parent ids that were found, and those that were not.
@@ -139,6 +155,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     policy_sha256: str = ""
     standing: Standing | None = None
     required: list[Met] = []
+    lock: Locked | None = None
     demanded: str = "A"
     reached: str = ""
     coverage: Coverage = msgspec.field(default_factory=Coverage)
@@ -244,6 +261,8 @@ def _stands(report: Report) -> list[tuple[str, str]]:
         facts += [
             ("replaced", f"{printable(new.uri)} model {new.model}") for new in stands.superseded_by
         ]
+    if report.lock is not None:
+        facts.append(("lock", f"{printable(report.lock.name)}: {report.lock.state}"))
     facts += [("demand", f"met by {len(m.by)}: {m.demand}") for m in report.required if m.met]
     return facts
 

@@ -45,7 +45,7 @@ def command(
     The statement goes into both: into the old one as its status, and into the new one as the
     announcement that a verifier with a lock file asks for.
     """
-    from parentage.attest.speaking import following
+    from parentage.attest.speaking import announcements, append, following
     from parentage.attest.statements import status
     from parentage.attest.statements.shared import Digest
     from parentage.manifest.errors import UsageError
@@ -70,5 +70,11 @@ def command(
             false_claims=(Digest(sha256=old.about.lineage),) if false else (),
         ),
     )
+    # The chain is carried along: who remembers an older release follows it to this one.
+    known = {claim.sha256 for claim in place.claims.opened}
+    carried = [claim for claim in old.claims.opened if claim.sha256 not in known]
+    lines = announcements(release, carried)
     voice.say([release, new], payload, signing)
+    if lines and voice.output is None:
+        append(new, lines)
     return 0

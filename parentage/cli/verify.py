@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parentage.cli.locking import LockChoice, lock_options
 from parentage.cli.shared import (
     FILE,
     device_option,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Examples:
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen
   parentage verify ./rio --key release.pub --level integrity
-  parentage verify ./rio --policy trust.yaml --parent ./nex --parent ./qwen
+  parentage verify ./rio --policy trust.yaml --lock parentage.lock --parent ./nex --parent ./qwen
   parentage verify ./rio --key release.pub --parent base=./base --against ./nex --against ./qwen
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --resume rio.journal
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --sample 64
@@ -45,6 +46,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 )
 @click.argument("release", type=click.Path(path_type=Path))
 @trust_options
+@lock_options
 @parent_option
 @click.option(
     "--against",
@@ -107,6 +109,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 def command(
     release: Path,
     trusted: TrustChoice,
+    locked: LockChoice,
     parents: tuple[str, ...],
     against: tuple[Path, ...],
     level: str,
@@ -128,6 +131,7 @@ def command(
     way = _way(**chosen)
     signer = _signer(way, output, sign_key, passphrase_file)
     given = loose_parents(parents)
+    remembered = locked.remembered(release)
     reads = [release, *(path for _, path in given), *against]
     if level == "recompute":
         reads.append(release)
@@ -145,9 +149,11 @@ def command(
                 threads=threads,
                 progress=bar,
                 way=way,
+                remembered=remembered,
             ),
             signer=signer,
         )
+    locked.keep(report, remembered)
     if part and output is not None:
         write_bytes(output, part)
     show_report(report, as_json=as_json)

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from sayings import ABOUT, NEW, PEOPLE, believed, claim, day, denied, disputed, said, stand, who
 
 from parentage.attest.claims import Claim
+from parentage.attest.disputes import Dispute
+from parentage.attest.heard import Signature
 from parentage.attest.identity import KeylessIdentity
 from parentage.attest.opening import Opened
 from parentage.attest.policy import Role
-from parentage.attest.roles import Believed
-from parentage.attest.standing import Dispute, Signature, standing
+from parentage.attest.roles import Believed, persons
+from parentage.attest.standing import standing
 from parentage.attest.statement import build_statement, parse_statement
 from parentage.attest.statements import status
 from parentage.attest.statements.shared import About, Digest, sha256
@@ -155,7 +157,7 @@ def test_a_workflow_is_the_same_publisher_under_every_tag() -> None:
     payload = said("withdrawn", 1)
     opened = Opened(payload, parse_statement(payload, "t"), KeylessIdentity(issuer, f"{name}2"))
     lines = [Claim("t", opened, frozenset({Role.PUBLISHER}))]
-    signature = Signature(KeylessIdentity(issuer, f"{name}1"))
+    signature = Signature(persons([KeylessIdentity(issuer, f"{name}1")]))
 
     assert standing(ABOUT, signature, lines, PLAIN, day(5)).state == "withdrawn"
 

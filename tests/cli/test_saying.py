@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gates import Gate, codes
+from gates import Gate, codes, write
 from worlds import MERGE, World, command
 
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.speaking import append
+from parentage.manifest import canonical
 
 
 @pytest.fixture
@@ -222,3 +223,113 @@ def test_show_tells_what_is_claimed(gate: Gate) -> None:
 
     assert "state    withdrawn" in shown
     assert "reason   license" in shown
+
+
+def locked(gate: Gate, release: Path | None = None, code: int = 0, *more: object) -> Any:
+    return gate.do("verify", release or gate.release, "--policy", "{}/trust.yaml", "--level", "integrity",
+                   "--lock", "{}/parentage.lock", "--lock-name", "acme/rio", *more, code=code)  # fmt: skip
+
+
+def test_a_lock_file_remembers(gate: Gate) -> None:
+    assert locked(gate)["lock"]["state"] == "first use"
+    document = json.loads((gate.root / "parentage.lock").read_text())
+    entry = document["releases"]["acme/rio"]
+    assert entry["signers"] == [f"key {gate.keys['owner'].public.fingerprint}"]
+    assert entry["weights"] == dict(gate.world.lineage("merged").weights.root)
+    before = (gate.root / "parentage.lock").read_bytes()
+    assert locked(gate)["lock"]["state"] == "as remembered"
+    assert (gate.root / "parentage.lock").read_bytes() == before
+
+
+def test_a_silent_re_upload_is_refused_and_an_announced_one_is_not(gate: Gate) -> None:
+    locked(gate)
+    before = (gate.root / "parentage.lock").read_bytes()
+    new = gate.world.merge(
+        "fixed", {**MERGE, "params": {"weights": ["0.5", "0.5"], "normalize": True}}
+    )
+    report = locked(gate, new, 5)
+    assert codes(report) == ["unannounced-replacement"]
+    assert (report["verdict"], report["lock"]["state"]) == ("denied", "refused")
+    assert (gate.root / "parentage.lock").read_bytes() == before
+
+    gate.say("supersede", "owner", "--by", new, "--reason", "wrong-artifact")
+    assert locked(gate, new)["lock"]["state"] == "replaced as announced"
+    # And not back again.
+    assert codes(locked(gate, gate.release, 5)) == ["unannounced-replacement"]
+
+
+def test_a_chain_of_replacements_is_carried_along(gate: Gate) -> None:
+    locked(gate)
+    releases = [gate.release]
+    for number, weights in enumerate((["0.5", "0.5"], ["0.3", "0.7"])):
+        params = {"weights": weights, "normalize": True}
+        releases.append(gate.world.merge(f"next{number}", {**MERGE, "params": params}))
+        gate.release = releases[-2]
+        gate.say("supersede", "owner", "--by", releases[-1], "--reason", "other")
+
+    assert locked(gate, releases[-1])["lock"]["state"] == "replaced as announced"
+
+
+def test_the_same_files_under_another_lineage_are_refused(gate: Gate) -> None:
+    """A claim that is quietly exchanged, as a card would be."""
+    locked(gate)
+    statement = json.loads(gate.payloads()[1])
+    statement["predicate"]["created"] = "2020-01-01T00:00:00Z"
+    write(gate.release / CLAIMS, [])
+    gate.sign(canonical.dumps(statement), "owner")
+    report = locked(gate, None, 5)
+
+    assert codes(report) == ["unannounced-replacement"]
+    assert "another lineage" in json.dumps(report["findings"])
+
+
+def test_a_signature_that_vanished_is_refused(gate: Gate) -> None:
+    locked(gate)
+    (gate.release / "model.sig").unlink()
+    report = locked(gate, None, 5)
+
+    assert codes(report) == ["signature-vanished"]
+    assert locked(gate, gate.root / "a", 3, "--lock-name", "acme/other")["lock"] is None
+
+
+def test_a_withdrawal_that_was_seen_can_not_be_left_out(gate: Gate) -> None:
+    gate.say("affirm", "owner")
+    locked(gate)
+    gate.say("withdraw", "owner", "--reason", "license")
+    assert codes(locked(gate, None, 5)) == ["release-withdrawn"]
+    write(gate.release / CLAIMS, gate.lines()[:2])
+
+    assert codes(gate.verify()) == []
+    assert codes(locked(gate, None, 5)) == ["status-went-back"]
+
+
+def test_what_is_refuted_or_denied_by_the_policy_is_not_remembered(gate: Gate) -> None:
+    gate.policy("require: [{endorsement: {}}]")
+    locked(gate, None, 5)
+    assert not (gate.root / "parentage.lock").exists()
+    gate.policy("")
+    (gate.release / "extra.py").write_text("import os")
+    locked(gate, None, 1)
+    assert not (gate.root / "parentage.lock").exists()
+
+
+def test_what_the_lock_file_calls_a_release(gate: Gate) -> None:
+    def name(release: Path) -> str:
+        found = gate.do(
+            "verify", release, "--key", "{}/owner.pub", "--level", "integrity", "--lock", "{}/l"
+        )
+        return str(found["lock"]["name"])
+
+    assert name(gate.release) == "merged"
+    cache = gate.root / "models--acme--rio" / "snapshots" / ("0" * 40)
+    cache.parent.mkdir(parents=True)
+    gate.release.rename(cache)
+    assert name(cache) == "acme/rio"
+
+
+def test_lock_mistakes(gate: Gate) -> None:
+    (gate.root / "bad").write_text("{}")
+    found = gate.do("verify", gate.release, "--key", "{}/owner.pub", "--lock", "{}/bad", code=2)
+    assert found["error"]["code"] == "lock"
+    found = gate.do("verify", gate.release, "--key", "{}/owner.pub", "--lock-name", "a", code=2)
+    assert "--lock" in found["error"]["message"]

@@ -9,11 +9,12 @@ import msgspec
 
 from parentage.attest import clock
 from parentage.attest.claims import Claim
+from parentage.attest.heard import Signature
 from parentage.attest.identity import Identity, KeyIdentity
 from parentage.attest.opening import Opened
 from parentage.attest.policy import Member, Policy, Role, RoleRule, RoleRules, StatusRule
-from parentage.attest.roles import Believed, Seat
-from parentage.attest.standing import Signature, Standing, standing
+from parentage.attest.roles import Believed, Seat, persons
+from parentage.attest.standing import Standing, standing
 from parentage.attest.statement import Subject, parse_statement
 from parentage.attest.statements import dispute, recompute, status
 from parentage.attest.statements.dispute import Dispute
@@ -97,7 +98,9 @@ def disputed(about: About = ABOUT, words: str = "no") -> bytes:
 def stand(
     claims: list[Claim], rules: Believed, on: int = 5, signed: datetime | None = None, **more: Any
 ) -> Standing:
-    return standing(ABOUT, Signature(who("owner"), signed), claims, rules, day(on), **more)
+    return standing(
+        ABOUT, Signature(persons([who("owner")]), signed), claims, rules, day(on), **more
+    )
 
 
 def denied(found: Standing) -> list[str]:
