@@ -15,7 +15,7 @@ from parentage.attest import material
 from parentage.attest.envelope import PAYLOAD_TYPE, legacy_pae, pae, strict_b64decode
 from parentage.attest.material import KeyHint, Material, fields
 from parentage.manifest import canonical
-from parentage.manifest.errors import BundleError, JsonError
+from parentage.manifest.errors import BundleError, JsonError, SignatureError
 
 if TYPE_CHECKING:  # reading a bundle needs no keys
     from parentage.attest.signer import AnySigner
@@ -57,6 +57,27 @@ class Bundle(msgspec.Struct, frozen=True):
     def signed_bytes(self) -> bytes:
         """What the signature is over."""
         return (legacy_pae if self.legacy else pae)(self.payload_type, self.payload)
+
+    def require_ecdsa(self, where: str) -> None:
+        """Refuse a model signature that other tools could not verify: OMS takes ECDSA only.
+
+        The shape is looked at, after the signature was verified: those of other algorithms are not
+        two numbers in DER.
+
+        Raises:
+            SignatureError: it is of another algorithm.
+        """
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+        try:
+            decode_dss_signature(self.signature)
+        except ValueError as error:
+            raise SignatureError(
+                "OpenSSF Model Signing takes ECDSA keys only",
+                where=where,
+                expected="an ECDSA signature, DER",
+                found=f"{len(self.signature)} bytes of something else",
+            ) from error
 
 
 def parse(data: bytes, where: str, *, legacy: bool = False) -> Bundle:

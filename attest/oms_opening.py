@@ -62,6 +62,7 @@ def open_oms(data: bytes, trust: Trust, where: str, *, legacy: bool = False) -> 
             raise
         signer = trust.check(msgspec.structs.replace(parsed, legacy=True), where)
         old = True
+    parsed.require_ecdsa(where)
     signed, unusual = read(parsed.payload, where, legacy=legacy)
     return OpenedOms(parsed.payload, signed, signer, old or unusual)
 

@@ -28,8 +28,8 @@ class Opened(msgspec.Struct, frozen=True):
     time: datetime | None = None
 
 
-def open_bundle(data: bytes, trust: Trust, where: str) -> Opened:
-    """Verify a bundle and hand over its statement.
+def open_bundle(data: bytes, trust: Trust, where: str, *, ecdsa: bool = False) -> Opened:
+    """Verify a bundle and hand over its statement; with `ecdsa`, only one by such a signature.
 
     Raises:
         BundleError: the format is broken.
@@ -40,6 +40,8 @@ def open_bundle(data: bytes, trust: Trust, where: str) -> Opened:
     parsed = bundle.parse(data, where)
     # (2) find out who signed the pre-authentication encoding of the exact bytes, and that we trust them
     signer = trust.check(parsed, where)
+    if ecdsa:
+        parsed.require_ecdsa(where)
     time = time_of(trust, parsed, where)
     # (3) only now look at the payload
     return Opened(parsed.payload, parse_statement(parsed.payload, where), signer, time)

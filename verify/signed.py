@@ -34,7 +34,9 @@ def open_signature(files: FileSet, trust: Trust) -> Opened:
             expected=f"{MODEL_SIG} and .parentage/claims.jsonl",
             hint="ask the publisher for a signed release, or sign it: parentage declare, parentage sign",
         )
-    signature = open_bundle(files.files[MODEL_SIG].read_small(_MAX_SIG), trust, MODEL_SIG)  # (1)
+    signature = open_bundle(
+        files.files[MODEL_SIG].read_small(_MAX_SIG), trust, MODEL_SIG, ecdsa=True
+    )  # (1)
     if signature.statement.predicate_type != oms.PREDICATE:
         raise MalformedError(
             "model.sig holds another statement",

@@ -15,6 +15,7 @@ from parentage.attest.additional import Beside, additional_signers, require_addi
 from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.attest.claims import read_claims
 from parentage.attest.identity import KeyIdentity
+from parentage.attest.oms_opening import open_oms
 from parentage.attest.opening import open_bundle
 from parentage.attest.roles import believed
 from parentage.manifest.errors import SignatureError, SigningKeyError
@@ -143,6 +144,20 @@ def test_a_threshold_of_two_publishers_is_met_by_both_keys(world: World, release
     assert world.verify("base", [], level="integrity").verified
     (release / MODEL_MLDSA).unlink()
     assert world.verify("base", [], level="integrity").verdict == "denied"
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "ml-dsa-65"])
+def test_model_sig_itself_is_ecdsa(world: World, release: Path, algorithm: str) -> None:
+    """Signed with a key that is trusted and that OMS does not take, by a tool that lets it."""
+    key = PrivateKey.generate(algorithm)
+    payload = bundle.parse((release / MODEL_SIG).read_bytes(), "t").payload
+    (release / MODEL_SIG).write_bytes(bundle.build(payload, KeySigner(key)))
+
+    report = verify(world, key)
+    assert report.verdict == "refuted"
+    assert "ECDSA keys only" in report.findings[0].message
+    with pytest.raises(SignatureError, match="ECDSA keys only"):
+        open_oms((release / MODEL_SIG).read_bytes(), world.trust, "t")
 
 
 @pytest.mark.parametrize("algorithm", ["p256", "ed25519"])
