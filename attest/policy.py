@@ -214,7 +214,8 @@ class Policy(Wire, frozen=True, kw_only=True):
     def rule(self, role: Role) -> RoleRule | None:
         """Return the rule of a role; parents are signed by those listed for them, or by publishers."""
         if role is Role.PARENT:
-            return RoleRule(any=(*self.parents.any, *self.roles.publisher.any))
+            both = (*self.parents.any, *self.roles.publisher.any)
+            return RoleRule(any=tuple(dict.fromkeys(both)))
         found: RoleRule | None = getattr(self.roles, role.value)
         return found
 

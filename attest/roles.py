@@ -135,6 +135,25 @@ class Believed(msgspec.Struct, frozen=True, kw_only=True):
         """How far parents are followed."""
         return _PLAIN_PARENTS if self.policy is None else self.policy.parents
 
+    def of_parents(self) -> Believed:
+        """Return the same, of the releases that this one was made from: theirs are the parents' signers."""
+        if self.policy is None:
+            return self
+        as_publishers = [
+            msgspec.structs.replace(seat, role=Role.PUBLISHER)
+            for seat in self.seats
+            if seat.role is Role.PARENT
+        ]
+        kept = [seat for seat in self.seats if seat.role in {Role.SUCCESSOR, Role.RECOVERY}]
+        rule = self.policy.rule(Role.PARENT) or self.policy.roles.publisher
+        policy = msgspec.structs.replace(
+            self.policy,
+            roles=msgspec.structs.replace(self.policy.roles, publisher=rule),
+            status=_PLAIN_STATUS,
+            require=(),
+        )
+        return msgspec.structs.replace(self, seats=(*as_publishers, *kept), policy=policy)
+
     @property
     def demands(self) -> Sequence[RecomputeRule | EndorsementRule | ReleaseRule]:
         """What a release must carry beside signature and lineage."""

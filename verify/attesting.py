@@ -117,10 +117,10 @@ def attest(
         UsageError: the verifier published the release, or a path does not exist.
         CannotRunError: as `verify`.
     """
-    for _, path in parents:
+    demands = demands or Demands()
+    for path in [*(path for _, path in parents), *demands.ancestors]:
         if not path.exists():
             raise UsageError("no such file or folder", where=str(path))
-    demands = demands or Demands()
     if demands.way.shard is not None:
         raise UsageError(
             "a shard is not a verdict", hint="parentage verify --shard, parentage join"
@@ -135,7 +135,8 @@ def attest(
     def history(state: State, seen: Seen) -> None:
         from_parents(state, seen, parents, ())
 
-    report = examination(release, trust, demands, history, told=told)
+    kin = [path for _, path in parents]
+    report = examination(release, trust, demands, history, told=told, kin=kin)
     if not facts:
         return Attested(report)
     return _attested(report, facts[0], verifier, as_believed(trust), demands)

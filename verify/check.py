@@ -71,10 +71,10 @@ def verify_part(
     Raises:
         UsageError, CannotRunError: as `verify`; or a shard of what can't be cut.
     """
-    for path in [*(path for _, path in parents), *against]:
+    demands = demands or Demands()
+    for path in [*(path for _, path in parents), *against, *demands.ancestors]:
         if not path.exists():
             raise UsageError("no such file or folder", where=str(path))
-    demands = demands or Demands()
     if demands.way.shard is not None and (against or demands.level != "recompute"):
         raise UsageError("a shard is a part of a recompute: no --against, no --level integrity")
     signed: list[bytes] = []
@@ -86,7 +86,7 @@ def verify_part(
 
             signed.append(parts.sign(part, seen.subjects(), signer))
 
-    report = examination(release, trust, demands, history)
+    report = examination(release, trust, demands, history, kin=[path for _, path in parents])
     return report, b"".join(signed)
 
 

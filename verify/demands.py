@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -39,6 +40,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         way: threads or Ray, all of it or a shard or a sample, with a journal or without.
         now: the time that statuses are judged at; None: the clock's.
         remembered: what the release is compared with; None: nothing.
+        ancestors: releases further up than the parents, whose claims may be followed.
     """
 
     level: Level = "recompute"
@@ -50,3 +52,4 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     way: Way = Way()
     now: datetime | None = None
     remembered: Remembered | None = None
+    ancestors: tuple[Path, ...] = ()

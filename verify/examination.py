@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from parentage.attest.opening import Opened
 from parentage.attest.roles import Believed
 from parentage.attest.roles import believed as as_believed
 from parentage.attest.statement import Subject
+from parentage.attest.statements.shared import sha256
 from parentage.attest.trust import Trust
 from parentage.manifest import digest, table
 from parentage.manifest.errors import MalformedError, SignatureError, UnsignedError
@@ -26,6 +27,7 @@ from parentage.manifest.lineage import Lineage
 from parentage.manifest.model import PICKLED, READERS, Model, model_of
 from parentage.manifest.table import Table
 from parentage.verify import integrity, verdict
+from parentage.verify.ancestry import Family, follow
 from parentage.verify.demands import Demands
 from parentage.verify.judgement import judge, of_problem
 from parentage.verify.report import Locked, Report, signed_by
@@ -83,10 +85,12 @@ def examination(
     history: Callable[[State, Seen], None],
     *,
     told: Callable[[Seen], None] | None = None,
+    kin: Sequence[Path] = (),
 ) -> Report:
     """Examine a release; `history` has its say about the recipe (6) to (8).
 
-    `told` is shown what was signed, once every byte of it was looked at and whatever came of that.
+    `told` is shown what was signed, once every byte of it was looked at and whatever came of that. The
+    claims of `kin`, where they are folders, are followed.
     """
     # The examination, in this order; each step is labelled where it happens:
     # (0) find signature and claims; without them there is nothing to verify.
@@ -112,8 +116,10 @@ def examination(
             seen = _examine(state, files, believed, stack)
             if told is not None:
                 told(seen)
+            family = _follow(state, seen, kin, believed)
             if state.demands.level == "recompute":
                 history(state, seen)
+            _say_who_was_not_followed(state, family)
     except UnsignedError as error:
         state.findings.append(verdict.of_error(error))
         memory = state.demands.remembered
@@ -181,6 +187,31 @@ def _examine(
     else:
         state.not_checked += _beside_the_tensors(model)
     return Seen(files, signature, found.opened, lineage, model, profiles, stack, claims, claimed)
+
+
+def _follow(state: State, seen: Seen, kin: Sequence[Path], believed: Believed) -> Family:
+    """Follow the claims of the parents: what they come from, and where they stand."""
+    family = follow(
+        seen.lineage,
+        sha256(seen.statement.payload),
+        Path(state.report.release).name or "release",
+        [path for path in [*kin, *state.demands.ancestors] if path.is_dir()],
+        believed,
+        state.demands.now or clock.now(),
+        hashing=state.demands.level == "recompute",
+    )
+    state.findings += family.findings
+    state.report.ancestors = family.ancestors
+    return family
+
+
+def _say_who_was_not_followed(state: State, family: Family) -> None:
+    names = [name for name in state.report.parents_found if name not in family.followed]
+    if names:
+        state.not_checked.append(
+            f"where {', '.join(names)} come from: their weights have the declared roots, and "
+            "their own lineage was not followed"
+        )
 
 
 def _beside_the_tensors(model: Model) -> list[str]:

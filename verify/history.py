@@ -110,7 +110,7 @@ def _recipe(
     if not steps:
         outcome.not_checked.append("where these weights come from: the lineage declares no recipe")
         return
-    preface(outcome, sorted(parents))
+    preface(outcome)
     sources: dict[str, Source] = {name: c.source for name, c in parents.items()}
     try:
         bound = engine.bind(steps, sources)

@@ -114,7 +114,7 @@ def _decide(outcome: Outcome, parts: Sequence[Part], state: State, seen: Seen) -
             )
     outcome.found = parents
     outcome.findings += first.notes
-    preface(outcome, outcome.found)
+    preface(outcome)
     steps = lineage.recipe.steps
     if not steps or any(isinstance(step, DECLARED) for step in steps):
         raise PartError("partial results of a recipe that can't be recomputed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -33,17 +32,12 @@ class Outcome(msgspec.Struct):
     part: Part | None = None
 
 
-def preface(outcome: Outcome, found: Sequence[str]) -> None:
-    """Say which parents are missing, and what is not known of those that were found."""
+def preface(outcome: Outcome) -> None:
+    """Say which parents are missing."""
     if outcome.missing:
         names = ", ".join(outcome.missing)
         outcome.not_checked.append(
             f"steps that need parents which were not given: {names} (add --parent {outcome.missing[0]}=FOLDER)"
-        )
-    if found:
-        outcome.not_checked.append(
-            f"where {', '.join(found)} come from: their weights have the declared roots, and "
-            "their own lineage was not followed"
         )
 
 

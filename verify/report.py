@@ -106,6 +106,26 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
+class Ancestor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A release further up whose claims verified.
+
+    Attributes:
+        id: that its child calls it by.
+        path: of ids, from it down to the release.
+        signer: who signed it.
+        payload: SHA-256 of its lineage's payload, or of its model signature's.
+        has_lineage: whether it says where it comes from itself.
+        state: where it stands.
+    """
+
+    id: str
+    path: str
+    signer: Signer | None = None
+    payload: str = ""
+    has_lineage: bool = True
+    state: str = "unknown"
+
+
 class Locked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a lock file had to say.
 
@@ -137,6 +157,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         demanded, reached: rungs.
         coverage: files, bytes and tensors looked at.
         parents: declared parent ids that were found, and those that were not.
+        ancestors: releases further up whose own claims were followed.
         steps: of the recipe.
         tensors: rung of each tensor of the last step.
         findings: contradictions, then notes.
@@ -161,6 +182,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     coverage: Coverage = msgspec.field(default_factory=Coverage)
     parents_found: list[str] = []
     parents_missing: list[str] = []
+    ancestors: list[Ancestor] = []
     steps: list[StepReport] = []
     tensors: list[TensorResult] = []
     findings: list[Finding] = []
@@ -237,6 +259,10 @@ def _facts(report: Report) -> list[str]:
     facts += _stands(report)
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     facts.append(("covered", report.coverage.describe()))
+    for one in report.ancestors:
+        by = who(one.signer) if one.signer is not None else "nobody"
+        state = "" if one.state == "unknown" else f", {one.state}"
+        facts.append(("parent", f"{printable(one.path)}: signed by {by}{state}"))
     for step in report.steps:
         facts.append(("step", f"{step.id} ({step.op}): {step.summary}"))
     if report.reached:

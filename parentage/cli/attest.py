@@ -9,6 +9,7 @@ import click
 
 from parentage.cli.shared import (
     FILE,
+    ancestor_option,
     device_option,
     emit,
     json_option,
@@ -41,6 +42,7 @@ undecided is not signed at all.""",
 @click.argument("release", type=click.Path(path_type=Path))
 @trust_options
 @parent_option
+@ancestor_option
 @click.option(
     "--level",
     type=click.Choice(["recompute", "integrity"]),
@@ -88,6 +90,7 @@ def command(
     release: Path,
     trusted: TrustChoice,
     parents: tuple[str, ...],
+    ancestors: tuple[Path, ...],
     level: str,
     rung: str,
     sample: int | None,
@@ -132,6 +135,7 @@ def command(
                 threads=threads,
                 progress=bar,
                 way=Way(sample=sample),
+                ancestors=ancestors,
             ),
         )
     return _write(release, attested, evidence, output, as_json=as_json)

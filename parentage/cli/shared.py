@@ -39,6 +39,14 @@ parent_option = click.option(
     metavar="[ID=]PATH",
     help="Weights of a parent; repeat for each.",
 )
+ancestor_option = click.option(
+    "--ancestor",
+    "ancestors",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A release further up than the parents, whose claims may be followed; repeat for more.",
+)
 device_option = click.option(
     "--device",
     default="auto",

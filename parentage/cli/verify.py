@@ -10,6 +10,7 @@ import click
 from parentage.cli.locking import LockChoice, lock_options
 from parentage.cli.shared import (
     FILE,
+    ancestor_option,
     device_option,
     json_option,
     load_key,
@@ -48,6 +49,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 @trust_options
 @lock_options
 @parent_option
+@ancestor_option
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -111,6 +113,7 @@ def command(
     trusted: TrustChoice,
     locked: LockChoice,
     parents: tuple[str, ...],
+    ancestors: tuple[Path, ...],
     against: tuple[Path, ...],
     level: str,
     rung: str,
@@ -150,6 +153,7 @@ def command(
                 progress=bar,
                 way=way,
                 remembered=remembered,
+                ancestors=ancestors,
             ),
             signer=signer,
         )

@@ -109,7 +109,12 @@ def export_release(
         from_parents(state, seen, parents, ())
 
     report = examination(
-        release, trust, demands, history, told=lambda seen: records.append(record_of(seen))
+        release,
+        trust,
+        demands,
+        history,
+        told=lambda seen: records.append(record_of(seen)),
+        kin=[path for _, path in parents],
     )
     if not report.verified:
         return report, b""
