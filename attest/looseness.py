@@ -18,6 +18,11 @@ def loose(believed: Believed) -> list[str]:
         return []
     found = [f"{seat.role}: {text}" for seat in _named(believed) for text in _of_seat(seat)]
     found += _of_roles(believed)
+    found += [
+        f"timestamps: {one.root}: add rootSha256, so that the policy's digest says who is meant"
+        for one in policy.timestamps
+        if one.root_sha256 is None
+    ]
     if policy.roles.recovery is None:
         found.append(
             "recovery: nobody; if the publisher's key is stolen, only its thief can say so"

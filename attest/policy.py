@@ -181,6 +181,18 @@ class TrustRootRule(Wire, frozen=True, kw_only=True):
     max_age: Duration
 
 
+class Authority(Wire, frozen=True, kw_only=True):
+    """A timestamp authority that is believed about when a signature was made.
+
+    Attributes:
+        root: PEM file of its root certificate, relative to the policy.
+        root_sha256: SHA-256 of the root's DER form.
+    """
+
+    root: Text
+    root_sha256: Hex | None = None
+
+
 class ParentsRule(Wire, frozen=True, kw_only=True):
     """How far parents' own claims are followed.
 
@@ -200,7 +212,17 @@ class ParentsRule(Wire, frozen=True, kw_only=True):
 
 
 class Policy(Wire, frozen=True, kw_only=True):
-    """The whole document."""
+    """The whole document.
+
+    Attributes:
+        version: of this format.
+        roles: who may say what.
+        require: what a release must carry; `oms` and `lineage` always are.
+        status: what status statements mean.
+        trust_root: of keyless signatures.
+        timestamps: authorities that are believed about time.
+        parents: how far parents are followed.
+    """
 
     version: Literal["0.1"]
     roles: RoleRules
@@ -209,6 +231,7 @@ class Policy(Wire, frozen=True, kw_only=True):
     ] = ("oms", "lineage")
     status: StatusRule = StatusRule()
     trust_root: TrustRootRule | None = None
+    timestamps: Annotated[tuple[Authority, ...], msgspec.Meta(max_length=16)] = ()
     parents: ParentsRule = ParentsRule()
 
     def rule(self, role: Role) -> RoleRule | None:

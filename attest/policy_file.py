@@ -17,7 +17,7 @@ from parentage.attest.identity import Identity
 from parentage.attest.identity_pattern import IdentityPattern
 from parentage.attest.keyless_trust import TrustedIdentities
 from parentage.attest.keys import PublicKey
-from parentage.attest.policy import MAX_POLICY, Member, Role, parse
+from parentage.attest.policy import MAX_POLICY, Member, Policy, Role, parse
 from parentage.attest.roles import Believed, Seat
 from parentage.attest.trust import AnyOf, Timed, Trust, TrustedKeys
 from parentage.attest.trusted_root import TrustedRoot
@@ -46,7 +46,7 @@ def load(
         path: of the policy.
         keys: for members that the policy names by fingerprint only; each must be one of them.
         usable: whether nothing at hand to verify with is an error.
-        times: proves when a signature was made.
+        times: proves when a signature was made, where the policy names no authorities.
         root: of the Sigstore instance that vouches for identities; None for the public one.
 
     Raises:
@@ -81,6 +81,7 @@ def load(
             where=f"{path}: publisher",
             expected="key: FILE, root: FILE, an identity, or the key of a keySha256 with --key",
         )
+    times = _times(policy, path, times)
     everyone: Trust = _Nobody()
     if held or anchors or patterns:
         age = None if policy.trust_root is None else length(policy.trust_root.max_age)
@@ -97,7 +98,7 @@ def _seat(role: Role, member: Member, policy: Path, spare: dict[str, PublicKey])
     if member.kind == "keyless":
         return Seat(role, member)
     if member.kind == "certificate":
-        anchor = _root(member, policy, role)
+        anchor = _root(member.root or "", member.root_sha256, policy, role)
         return Seat(role, member, paths.fingerprint(anchor), anchor=anchor)
     if member.key is None:
         fingerprint = member.key_sha256 or ""
@@ -117,25 +118,41 @@ def _seat(role: Role, member: Member, policy: Path, spare: dict[str, PublicKey])
     return Seat(role, member, key.fingerprint, key)
 
 
-def _root(member: Member, policy: Path, role: Role) -> x509.Certificate:
-    where = f"{policy}: {role}: {member.root}"
+def _root(name: str, pinned: str | None, policy: Path, use: str) -> x509.Certificate:
+    where = f"{policy}: {use}: {name}"
     try:
-        roots = paths.load_certificates(policy.parent / (member.root or ""))
+        roots = paths.load_certificates(policy.parent / name)
     except SigningKeyError as error:
-        raise PolicyError(f"member's root: {error.what}", where=error.where or where) from error
+        raise PolicyError(f"root: {error.what}", where=error.where or where) from error
     if len(roots) != 1:
         raise PolicyError(
             "not a certificate", where=where, expected="one PEM certificate", found=str(len(roots))
         )
     found = paths.fingerprint(roots[0])
-    if member.root_sha256 not in {None, found}:
+    if pinned not in {None, found}:
         raise PolicyError(
             "root file is not the certificate that the policy names",
             where=where,
-            expected=f"sha256 {member.root_sha256}",
+            expected=f"sha256 {pinned}",
             found=f"sha256 {found}",
         )
     return roots[0]
+
+
+def _times(policy: Policy, path: Path, given: Timed | None) -> Timed | None:
+    """Return who is believed about time: those of the policy, or those of the command line."""
+    if not policy.timestamps:
+        return given
+    if given is not None:
+        raise UsageError(
+            "this policy names its timestamp authorities", where=str(path), hint="leave out --tsa"
+        )
+    from parentage.attest.timestamps import TrustedStamps
+
+    roots = [_root(one.root, one.root_sha256, path, "timestamps") for one in policy.timestamps]
+    if not all(map(paths.is_self_signed, roots)):
+        raise PolicyError("not a root certificate", where=f"{path}: timestamps")
+    return TrustedStamps(tuple(roots))
 
 
 def _read(path: Path) -> bytes:

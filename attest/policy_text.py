@@ -36,6 +36,7 @@ parents:
   unsigned: warn        # ignore, warn, fail
   onWithdrawn: warn     # warn, fail
 # trustRoot: {maxAge: 90d}   # of keyless trust
+# timestamps: [{root: tsa.pem}]   # authorities that are believed about when a signature was made
 """
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from parentage.attest.policy import Role
+from parentage.attest.roles import Believed, InRole
 from parentage.attest.trust import Trust, TrustedKeys, keys_of
 from parentage.manifest import digest
 from parentage.manifest.errors import (
@@ -33,7 +35,7 @@ def join(
     parts: Sequence[Path],
     *,
     trust: Trust,
-    verifiers: TrustedKeys,
+    verifiers: TrustedKeys | None = None,
     demands: Demands | None = None,
 ) -> Report:
     """Verify a release as `verify` does, taking what was recomputed from partial results.
@@ -44,24 +46,19 @@ def join(
         release: its folder.
         parts: files that `--shard` wrote, in any order.
         trust: the publisher.
-        verifiers: whose parts are believed; never the publisher's.
+        verifiers: whose parts are believed; never the publisher's. None: the policy's verifiers.
         demands: as the shards had; `rung`, `whole_files`, `threads` and `progress` count.
 
     Raises:
         PartError: a part is not by a verifier, is broken, of other inputs, or stands twice.
         UsageError: a publisher's key is named as a verifier's, or a file does not exist.
     """
-    publishers = {key.fingerprint for key in keys_of(trust)}
-    for key in verifiers.keys:
-        if key.fingerprint in publishers:
-            raise UsageError(
-                "a publisher can't be a verifier of its own release", found=key.fingerprint
-            )
+    believed = _verifiers(trust, verifiers)
 
     def history(state: State, seen: Seen) -> None:
         from parentage.verify.outcome import Outcome
 
-        opened = [_open(path, seen, verifiers) for path in parts]
+        opened = [_open(path, seen, believed) for path in parts]
         outcome = Outcome(device=_device(opened))
         _decide(outcome, opened, state, seen)
         take(state, outcome)
@@ -69,7 +66,27 @@ def join(
     return examination(release, trust, demands or Demands(), history)
 
 
-def _open(path: Path, seen: Seen, verifiers: TrustedKeys) -> Part:
+def _verifiers(trust: Trust, named: TrustedKeys | None) -> Trust:
+    """Return whose parts are believed."""
+    policy = trust if isinstance(trust, Believed) else None
+    if named is None:
+        if policy is None or Role.VERIFIER not in {seat.role for seat in policy.seats}:
+            raise UsageError(
+                "whose parts are to be believed?", hint="--verifier KEY, or a policy with verifiers"
+            )
+        return InRole(policy, Role.VERIFIER)
+    publishers = {key.fingerprint for key in keys_of(trust)}
+    if policy is not None:
+        publishers = {s.fingerprint for s in policy.seats if s.role is Role.PUBLISHER}
+    for key in named.keys:
+        if key.fingerprint in publishers:
+            raise UsageError(
+                "a publisher can't be a verifier of its own release", found=key.fingerprint
+            )
+    return named
+
+
+def _open(path: Path, seen: Seen, verifiers: Trust) -> Part:
     from parentage.verify.parts import open_part
 
     try:

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "withdraw": "say that a release must not be used",
     "dispute": "disagree with what a release claims",
     "endorse": "stand by what a release claims",
+    "locate": "say which revision of a repository holds a release",
     "countersign": "sign again, byte for byte, what somebody signed",
     "identify": "say whose weights these are",
     "export": "derive SLSA, CycloneDX or SVR documents from a verified release",

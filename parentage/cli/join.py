@@ -17,7 +17,7 @@ Example:
   parentage join ./rio part-1.json part-2.json --key release.pub --verifier verifier.pub
 
 \b
-Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
+Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by the policy.""",
 )
 @click.argument("release", type=click.Path(path_type=Path))
 @click.argument("parts", type=click.Path(path_type=Path), nargs=-1, required=True)
@@ -27,8 +27,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven.""",
     "verifiers",
     type=FILE,
     multiple=True,
-    required=True,
-    help="Public key of a verifier whose parts are believed; repeat for more.",
+    help="Public key of a verifier whose parts are believed; repeat for more. Or the policy's.",
 )
 @click.option(
     "--rung",
@@ -61,7 +60,7 @@ def command(
             release,
             parts,
             trust=trusted.build(),
-            verifiers=TrustedKeys(tuple(PublicKey.load(path) for path in verifiers)),
+            verifiers=TrustedKeys(tuple(map(PublicKey.load, verifiers))) if verifiers else None,
             demands=Demands(
                 rung=rung,  # type: ignore[arg-type]  # click checked the choice
                 whole_files=whole_files,

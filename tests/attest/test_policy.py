@@ -313,7 +313,7 @@ def test_a_certificate_is_matched_by_root_and_subject(desk: Desk) -> None:
 
 
 def test_a_root_that_is_none(desk: Desk) -> None:
-    with pytest.raises(PolicyError, match="member's root"):
+    with pytest.raises(PolicyError, match="root"):
         desk.load("{publisher: {any: [{root: release.pub, subject: CN=a}]}}")
     with pytest.raises(PolicyError, match="can't read"):
         desk.load("{publisher: {any: [{root: nowhere.pem, subject: CN=a}]}}")
@@ -360,3 +360,29 @@ def test_a_first_policy_is_one() -> None:
     assert found.roles.witness.any == tuple(members[Role.WITNESS])
     with pytest.raises(ParentageError):
         text_of(members, {Role.PUBLISHER: 2})
+
+
+def test_authorities_that_are_believed_about_time(desk: Desk) -> None:
+    from pki import Pki
+
+    pki = Pki()
+    pki.root.write(desk.folder, "tsa")
+    pki.intermediate.write(desk.folder, "middle")
+    assert desk.load(ROLES, rest="timestamps: [{root: tsa.pem}]").policy is not None
+    for rest, message in (
+        ("timestamps: [{root: nowhere.pem}]", "root: can't read"),
+        ("timestamps: [{root: release.pub}]", "root:"),
+        ("timestamps: [{root: middle.pem}]", "not a root"),
+        (
+            f"timestamps: [{{root: tsa.pem, rootSha256: '{HEX}'}}]",
+            "not the certificate that the policy names",
+        ),
+        ("timestamps: [{rootSha256: abc}]", "not a trust policy"),
+    ):
+        with pytest.raises(PolicyError, match=message):
+            desk.load(ROLES, rest=rest)
+    from parentage.attest.timestamps import TrustedStamps
+
+    desk.load(ROLES, rest="timestamps: [{root: tsa.pem}]")
+    with pytest.raises(UsageError, match="names its timestamp authorities"):
+        load(desk.folder / "trust.yaml", times=TrustedStamps((pki.root.certificate,)))

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gates import Gate, codes, write
+from tsa import OpensslTsa
 from worlds import MERGE, World, command
 
+import parentage
+from parentage import Demands
+from parentage.attest import clock
 from parentage.attest.bundle import CLAIMS
+from parentage.attest.policy_file import load
 from parentage.attest.speaking import append
+from parentage.attest.statements import status
+from parentage.attest.statements.shared import About, Digest, sha256
+from parentage.attest.statements.status import Status
 from parentage.manifest import canonical
 
 
@@ -333,3 +342,74 @@ def test_lock_mistakes(gate: Gate) -> None:
     assert found["error"]["code"] == "lock"
     found = gate.do("verify", gate.release, "--key", "{}/owner.pub", "--lock-name", "a", code=2)
     assert "--lock" in found["error"]["message"]
+
+
+def test_a_timestamp_keeps_what_was_signed_before_the_theft(gate: Gate) -> None:
+    """With a real authority over HTTP, named by the policy; the clock is an argument."""
+    theft = datetime.now(UTC) + timedelta(days=1)
+    with OpensslTsa(gate.root / "tsa").serving() as tsa:
+        recipe = {"version": "0.1", "parents": [{"id": "a"}, {"id": "b"}], "steps": [MERGE]}
+        (gate.root / "recipe.json").write_text(json.dumps(recipe))
+        (gate.release / CLAIMS).unlink()
+        gate.do("declare", gate.release, "--recipe", "{}/recipe.json", *parents())
+        gate.do("sign", gate.release, "--key", "{}/owner.key", "--timestamp-url", tsa.url)
+        gate.do("affirm", gate.release, "--key", "{}/owner.key", "--timestamp-url", tsa.url)
+    payload = stolen(gate, theft)
+    for name in ("safe1", "safe2"):
+        gate.sign(payload, name)
+
+    def judged(rest: str) -> Any:
+        gate.policy(rest)
+        return parentage.verify_release(
+            gate.release, trust=load(gate.root / "trust.yaml"),
+            demands=Demands(level="integrity", now=theft + timedelta(days=1)),
+        )  # fmt: skip
+
+    assert judged("").exit_code == 5
+    report = judged("timestamps: [{root: tsa/root.pem}]\nstatus: {onMissing: fail}")
+    assert (report.exit_code, report.standing and report.standing.state) == (0, "current")
+
+
+def parents() -> list[str]:
+    return ["--parent", "a={}/a", "--parent", "b={}/b"]
+
+
+def stolen(gate: Gate, since: datetime) -> bytes:
+    oms, lineage = gate.payloads()[:2]
+    about = About(sha256(lineage), json.loads(oms)["subject"][0]["digest"]["sha256"])
+    found = Status(state="withdrawn", sequence=2, effective_at=clock.to_text(since), reason="key-compromise",
+                   previous=Digest(sha256=sha256(gate.payloads()[-1])))  # fmt: skip
+    return status.build(about, found)
+
+
+def test_where_a_release_lies(gate: Gate) -> None:
+    gate.policy("require: [{release: {purl: 'pkg:huggingface/acme/rio@*'}}]")
+    assert codes(gate.verify(code=5)) == ["requirement-not-met"]
+    gate.say("locate", "owner", "--at", "pkg:huggingface/evil/rio@1")
+    assert "evil" in json.dumps(gate.verify(code=5)["required"])
+    gate.say("locate", "owner", "--at", f"pkg:huggingface/acme/rio@{'0' * 40}")
+
+    assert gate.verify()["required"][0]["met"]
+    assert (
+        "package URL" in gate.say("locate", "owner", "--at", "acme/rio", code=2)["error"]["message"]
+    )
+
+
+def test_shards_are_joined_by_the_verifiers_of_a_policy(gate: Gate) -> None:
+    def shard(number: int, name: str) -> None:
+        gate.do("verify", gate.release, "--policy", "{}/trust.yaml", "--parent", "{}/a", "--parent", "{}/b",
+                "--device", "cpu", "--shard", f"{number}/2", "-o", f"{{}}/part{number}",
+                "--sign-key", f"{{}}/{name}.key", code=4)  # fmt: skip
+
+    shard(1, "lab1")
+    shard(2, "lab2")
+    join = ("join", gate.release, "{}/part1", "{}/part2", "--policy", "{}/trust.yaml")
+    assert gate.do(*join)["verdict"] == "verified"
+    shard(2, "hub")
+    assert "no verifier in this policy" in gate.do(*join, code=1)["error"]["message"]
+    shard(2, "owner")
+    assert gate.do(*join, code=1)["error"]["code"] == "part"
+    alone = gate.do("join", gate.release, "{}/part1", "--key", "{}/owner.pub", code=2)
+    assert "whose parts" in alone["error"]["message"]
+    own = gate.do(*join, "--verifier", "{}/owner.pub", code=2)
+    assert "can't be a verifier" in own["error"]["message"]
