@@ -275,6 +275,14 @@ def test_deputies_can_stand_by_a_release_whose_key_was_stolen() -> None:
     assert denied(stand([*stolen, again[0]], STRICT)) == ["key-compromised"]
     found = stand([*stolen, *again], STRICT)
     assert (found.state, found.by, denied(found)) == ("current", "recovery", [])
+    # The thief cries thief, and signs what recovery signed: neither is heard, nor makes it the thief's.
+    cries = [
+        claim(theft(9), "owner", STRICT),
+        claim(theft(), "owner", STRICT),
+        claim(again[0].opened.payload, "owner", STRICT),
+    ]
+    found = stand([*stolen, *again, *cries], STRICT)
+    assert (found.state, found.by, denied(found)) == ("current", "recovery", [])
 
 
 def test_a_strangers_theft_is_no_theft() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from parentage.attest.statements import dispute, endorsement, status
 from parentage.attest.statements.dispute import Dispute
 from parentage.attest.statements.shared import About, Digest, sha256
 from parentage.attest.statements.status import Status
+from parentage.manifest import canonical
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 #: From worst to best.
@@ -34,8 +36,6 @@ class Said(Gate):
     """A gate whose clock stands where the test puts it."""
 
     def about(self) -> About:
-        import json
-
         oms, lineage = self.payloads()[:2]
         return About(sha256(lineage), json.loads(oms)["subject"][0]["digest"]["sha256"])
 
@@ -128,3 +128,27 @@ def test_the_clock_is_an_argument(gate: Said) -> None:
     gate.state("current", 1, "owner", on=0, until=30)
 
     assert [gate.judged(day).exit_code for day in (-1, 0, 10, 11, 31)] == [5, 0, 0, 5, 5]
+
+
+def test_what_strangers_say_is_bounded(gate: Said) -> None:
+    """A payload that nobody trusted signed is read only where it is small, and only so many of them."""
+
+    def said(words: str) -> bytes:
+        return dispute.build(
+            gate.about(), Dispute(claim=Digest(sha256="0" * 64), reason="other", statement=words)
+        )
+
+    for number in range(100):
+        gate.sign(said(f"no {number}"), "stranger")
+    report = gate.judged()
+    assert report.standing is not None
+    assert len(report.standing.disputes) == 64
+    assert any("36 lines" in text for text in report.not_checked)
+
+    large = json.loads(said(""))
+    large["predicate"]["evidence"] = [{"sha256": "0" * 64, "uri": "x" * 100_000}]
+    write(gate.release / CLAIMS, gate.lines()[:1])
+    gate.sign(canonical.dumps(large), "stranger")
+    report = gate.judged()
+    assert report.standing is not None
+    assert report.standing.disputes == ()
