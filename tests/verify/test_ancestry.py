@@ -217,6 +217,10 @@ def test_a_copy_is_no_ring(gate: Gate) -> None:
 
     assert report.verified
     assert [one.path for one in report.ancestors] == ["a <- again"]
+    line = (gate.root / "a" / CLAIMS).read_bytes().split(b"\n")[0]
+    assert (
+        report.ancestors[0].payload == hashlib.sha256(bundle.parse(line, "t").payload).hexdigest()
+    )
 
 
 def test_a_parent_with_another_lineage_than_the_child_names(gate: Gate) -> None:
