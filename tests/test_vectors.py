@@ -10,6 +10,8 @@ from worlds import command
 
 import parentage
 from parentage import Demands, PublicKey, TrustedKeys
+from parentage.attest.clock import parse_time
+from parentage.attest.policy_file import load
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "vectors").glob("*/case.json"))
 
@@ -21,20 +23,29 @@ def test_there_are_cases() -> None:
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
 def test_verdict(folder: Path) -> None:
     case = json.loads((folder / "case.json").read_text())
+    key = TrustedKeys((PublicKey.load(folder / "release.pub"),))
     report = parentage.verify_release(
         folder / "release",
-        trust=TrustedKeys((PublicKey.load(folder / "release.pub"),)),
+        trust=load(folder / case["policy"]) if "policy" in case else key,
         parents=[
             (None, folder / "parents" / name)
             for name in case["parents"]
             if (folder / "parents").exists()
         ],
         against=[folder / "against" / name for name in case.get("against", [])],
-        demands=Demands(device="cpu"),
+        demands=Demands(
+            device="cpu",
+            level=case.get("level", "recompute"),
+            now=parse_time(case["now"], "now") if "now" in case else None,
+        ),
     )
 
     assert report.verdict.value == case["verdict"], report.findings
     assert sorted({found.code for found in report.findings if found.refutes}) == case["codes"]
+    assert sorted({f.code for f in report.findings if f.denies}) == case.get("denials", [])
+    if "state" in case:
+        assert report.standing is not None
+        assert report.standing.state == case["state"]
     if "rungs" in case:
         assert {step.id: step.rung.value for step in report.steps} == case["rungs"]
     if "where" in case:

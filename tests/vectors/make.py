@@ -1,7 +1,8 @@
 """Make the golden cases: `python tests/vectors/make.py NAME...` writes each that does not exist yet.
 
 A case is kept for ever: a later version must come to the same verdict about the same bytes. It holds
-`release/`, `parents/`, `against/`, the public key, and `case.json` with what must come out.
+`release/`, `parents/`, `against/`, the public key, a policy and its keys where there is one, and
+`case.json` with what must come out.
 The private key is thrown away.
 """
 
@@ -22,6 +23,15 @@ from safetensors.torch import load_file
 from worlds import MERGE, World, training
 
 import parentage
+from parentage.attest import bundle
+from parentage.attest.clock import parse_time
+from parentage.attest.speaking import append
+from parentage.attest.statements import dispute, endorsement, status
+from parentage.attest.statements.dispute import Dispute
+from parentage.attest.statements.endorsement import Endorsement
+from parentage.attest.statements.shared import About, Digest, sha256
+from parentage.attest.statements.status import Status
+from parentage.verify.attesting import Verifier, attest
 
 HERE = Path(__file__).parent
 CASES: dict[str, Callable[[World], dict[str, Any]]] = {}
@@ -328,6 +338,151 @@ def honest_vocabulary(world: World) -> dict[str, Any]:
     return expect("verified", parents=["model", "rows"], rungs={"tied": "A", "resized": "A"})
 
 
+ROLES = """version: "0.1"
+roles:
+  publisher: {any: [{key: release.pub}]}
+  verifier: {any: [{key: lab1.pub}, {key: lab2.pub}], threshold: 2}
+  witness: {any: [{key: hub.pub}]}
+  recovery: {any: [{key: safe1.pub}, {key: safe2.pub}, {key: safe3.pub}], threshold: 2}
+"""
+NOW = "2026-07-01T00:00:00Z"
+
+
+class Speakers:
+    """A release, a policy beside it, and what was said since."""
+
+    def __init__(self, world: World, policy: str) -> None:
+        """Make a merge, everybody's key, and the policy."""
+        self.world, self.release = world, world.merge("release")
+        names = ("lab1", "lab2", "hub", "safe1", "safe2", "safe3", "stranger")
+        self.keys = {name: parentage.PrivateKey.generate() for name in names} | {
+            "release": world.key
+        }
+        for name, key in self.keys.items():
+            (world.root / f"{name}.pub").write_bytes(key.public.pem)
+        (world.root / "trust.yaml").write_text(ROLES + policy)
+        oms, lineage = (bundle.parse(d, "t").payload for d in self.lines())
+        self.about = About(sha256(lineage), json.loads(oms)["subject"][0]["digest"]["sha256"])
+
+    def lines(self) -> list[bytes]:
+        """Return model.sig and the claims."""
+        path = self.release / ".parentage" / "claims.jsonl"
+        return [(self.release / "model.sig").read_bytes(), *path.read_bytes().splitlines()]
+
+    def say(self, payload: bytes, *names: str) -> str:
+        """Sign a statement, and return what it is known by."""
+        for name in names:
+            append(
+                self.release, [bundle.build(payload, parentage.KeySigner(self.keys[name])) + b"\n"]
+            )
+        return sha256(payload)
+
+    def status(self, by: Sequence[str], state: str, sequence: int, since: str, **more: Any) -> str:
+        """Say where the release stands."""
+        found = Status(state=state, sequence=sequence, effective_at=since, **more)  # type: ignore[arg-type]
+        return self.say(status.build(self.about, found), *by)
+
+    def expect(self, verdict: str, denials: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+        """Return what `case.json` says."""
+        more |= {
+            "policy": "trust.yaml",
+            "now": NOW,
+            "denials": sorted(denials),
+            "level": "integrity",
+        }
+        return expect(verdict, parents=[], **more)
+
+
+@case
+def status_current_and_endorsed(world: World) -> dict[str, Any]:
+    """A policy that demands freshness and an endorsement, and has both; a stranger disputes it."""
+    gate = Speakers(world, "require: [{endorsement: {}}]\nstatus: {onMissing: fail, maxAge: 60d}\n")
+    gate.status(
+        ["release"], "current", 1, "2026-06-01T00:00:00Z", valid_until="2026-08-01T00:00:00Z"
+    )
+    gate.say(endorsement.build(gate.about.lineage, Endorsement()), "hub")
+    claim = Digest(sha256=gate.about.lineage)
+    gate.say(dispute.build(gate.about, Dispute(claim=claim, reason="other")), "stranger")
+    return gate.expect("verified", state="current")
+
+
+@case
+def status_withdrawn(world: World) -> dict[str, Any]:
+    """Current, then withdrawn by the publisher."""
+    gate = Speakers(world, "")
+    first = gate.status(
+        ["release"], "current", 1, "2026-06-01T00:00:00Z", valid_until="2026-08-01T00:00:00Z"
+    )
+    gate.status(
+        ["release"],
+        "withdrawn",
+        2,
+        "2026-06-20T00:00:00Z",
+        reason="license",
+        previous=Digest(sha256=first),
+    )
+    return gate.expect("denied", ["release-withdrawn"], state="withdrawn")
+
+
+@case
+def status_fork(world: World) -> dict[str, Any]:
+    """Two statuses of one sequence."""
+    gate = Speakers(world, "")
+    for end in ("2026-08-01T00:00:00Z", "2026-08-02T00:00:00Z"):
+        gate.status(["release"], "current", 1, "2026-06-01T00:00:00Z", valid_until=end)
+    return gate.expect("denied", ["status-fork"], state="forked")
+
+
+@case
+def status_key_stolen(world: World) -> dict[str, Any]:
+    """Two of three for recovery say that the key was stolen; the thief says that all is well."""
+    gate = Speakers(world, "")
+    gate.status(["safe1", "safe3"], "withdrawn", 1, "2026-06-10T00:00:00Z", reason="key-compromise")
+    gate.status(["release"], "current", 9, "2026-06-20T00:00:00Z", valid_until="2027-01-01T00:00:00Z",
+                previous=Digest(sha256="0" * 64))  # fmt: skip
+    return gate.expect("denied", ["key-compromised"], state="compromised")
+
+
+@case
+def status_too_few_for_recovery(world: World) -> dict[str, Any]:
+    """One of three, twice, and a stranger: shown, and no more."""
+    gate = Speakers(world, "")
+    gate.status(
+        ["safe1", "safe1", "stranger"], "withdrawn", 1, "2026-06-10T00:00:00Z", reason="security"
+    )
+    return gate.expect("verified", state="unknown")
+
+
+@case
+def recomputed_by_two(world: World) -> dict[str, Any]:
+    """Two verifiers signed the same recompute, as the policy demands."""
+    gate = Speakers(world, "require: [{recompute: {min: exact, coverage: '1'}}]\n")
+    _attested(gate, "lab1", "lab2")
+    return gate.expect("verified", state="unknown")
+
+
+@case
+def recomputed_by_one(world: World) -> dict[str, Any]:
+    """One verifier, twice, and the publisher."""
+    gate = Speakers(world, "require: [{recompute: {min: exact, coverage: '1'}}]\n")
+    payload = _attested(gate, "lab1")
+    gate.say(payload, "lab1", "release")
+    return gate.expect("denied", ["requirement-not-met"], state="unknown")
+
+
+def _attested(gate: Speakers, *names: str) -> bytes:
+    for name in names:
+        key = gate.keys[name]
+        verifier = Verifier(
+            signer=parentage.KeySigner(key), trust=parentage.TrustedKeys((key.public,))
+        )
+        found = attest(gate.release, verifier, trust=gate.world.trust,
+                       parents=[(None, gate.world.root / "a"), (None, gate.world.root / "b")],
+                       demands=parentage.Demands(device="cpu", now=parse_time(NOW, "now")))  # fmt: skip
+        append(gate.release, found.fit)
+    return bundle.parse(found.fit[0], "t").payload
+
+
 def make(name: str) -> None:
     """Write one case."""
     target = HERE / name
@@ -340,6 +495,9 @@ def make(name: str) -> None:
             for parent in found.get(kind, []):
                 shutil.copytree(world.root / parent, target / kind / parent)
         (target / "release.pub").write_bytes(world.key.public.pem)
+        if "policy" in found:
+            for file in [*world.root.glob("*.pub"), world.root / found["policy"]]:
+                shutil.copy(file, target / file.name)
     found["about"] = (CASES[name].__doc__ or "").strip()
     (target / "case.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
