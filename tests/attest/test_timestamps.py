@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "over-md5": (TSA.stamp(SIGNATURE, digest="md5"), "another kind of digest"),
     "over-sha1": (TSA.stamp(SIGNATURE, digest="sha1"), "another kind of digest"),
     "stranger": (OTHER.stamp(SIGNATURE), "not trusted: certificate does not lead"),
-    "from-the-future": (TSA.stamp(SIGNATURE, NOW + timedelta(minutes=7)), "from the future"),
+    "from-the-future": (TSA.stamp(SIGNATURE, NOW + timedelta(hours=3)), "from the future"),
     "before-its-certificate": (TSA.stamp(SIGNATURE, NOW - 500 * DAY), "not valid yet"),
     "after-its-certificate": (by(DEAD), "has expired"),
     "rejected": (TSA.stamp(SIGNATURE, status=2), "not granted"),
