@@ -6,21 +6,19 @@ and not by `parse_statement`. Releases before 1.0 of the reference tool are read
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from parentage.attest import bundle, oms
 from parentage.attest.identity import Identity
 from parentage.attest.oms import Oms
-from parentage.attest.statement import MAX_PAYLOAD, TYPE
+from parentage.attest.statement import read_fields
 from parentage.attest.trust import Trust
-from parentage.manifest import canonical
-from parentage.manifest.errors import JsonError, SignatureError, StatementError
+from parentage.manifest.errors import SignatureError, StatementError
 
 #: Of model_signing 0.2: digests in the subjects, and nothing in the predicate.
 LEGACY_PREDICATE: Final = "https://model_signing/Digests/v0.1"
-_FIELDS: Final = {"_type", "subject", "predicateType", "predicate"}
 #: What model_signing 1.0.0 meant where it says nothing about serialization.
 _UNSAID: Final = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
 
@@ -73,7 +71,8 @@ def read(payload: bytes, where: str, *, legacy: bool = False) -> tuple[Oms, bool
     Raises:
         StatementError: it is no in-toto statement, no model signature, or breaks a rule.
     """
-    document = _document(payload, where)
+    # The reference tool writes shard sizes as 1000000000.0.
+    document = read_fields(payload, where, floats=True)
     kind, predicate = document["predicateType"], document["predicate"]
     if kind == LEGACY_PREDICATE and legacy:
         return _digests(document["subject"], where), True
@@ -96,27 +95,6 @@ def read(payload: bytes, where: str, *, legacy: bool = False) -> tuple[Oms, bool
     if unsaid:
         predicate = {**predicate, "serialization": _UNSAID}
     return oms.read_predicate(predicate, subjects[0][1]), unsaid
-
-
-def _document(payload: bytes, where: str) -> dict[str, Any]:
-    try:
-        # The reference tool writes shard sizes as 1000000000.0.
-        document = canonical.loads(payload, where=where, max_bytes=MAX_PAYLOAD, floats=True)
-    except JsonError as error:
-        raise StatementError(f"statement: {error.what}", where=where, found=error.found) from error
-    if not isinstance(document, dict) or document.keys() != _FIELDS:
-        found = sorted(document) if isinstance(document, dict) else type(document).__name__
-        raise StatementError(
-            "statement has other fields",
-            where=where,
-            expected=str(sorted(_FIELDS)),
-            found=str(found),
-        )
-    if document["_type"] != TYPE:
-        raise StatementError(
-            "statement of another type", where=where, expected=TYPE, found=str(document["_type"])
-        )
-    return document
 
 
 def _subjects(value: object, where: str) -> list[tuple[str, str]]:

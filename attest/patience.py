@@ -9,11 +9,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +18,8 @@ from requests import PreparedRequest, RequestException, Response, Session
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from parentage.attest import waiting
+from parentage.attest.waiting import OverdueError
 from parentage.manifest.errors import KeylessError
 
 T = TypeVar("T")
@@ -74,28 +73,12 @@ class Deadline:
 def within(deadline: Deadline, service: str, call: Callable[[], T], *, where: str = "") -> T:
     """Return what `call` returns, or give up at the deadline whatever it is waiting for.
 
-    A socket's timeout starts again with every byte, so that a service that sends its headers one by
-    one could hold us for ever. What is given up runs on in a thread that ends with the process.
-
     Raises:
         KeylessError: the deadline passed.
     """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001  (handed to the caller, all of it)
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=run, daemon=True, name=f"waiting for the {service}").start()
     try:
-        return future.result(deadline.left)
-    except FutureTimeoutError as error:
-        if future.done():  # a timeout of the call's own
-            raise
+        return waiting.within(deadline.left, call, name=f"waiting for the {service}")
+    except OverdueError as error:
         raise _too_late(deadline, service, where) from error
 
 

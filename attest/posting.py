@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import Final
 from urllib.parse import urlsplit
 
+from parentage.attest import waiting
+from parentage.attest.waiting import OverdueError
 from parentage.manifest.errors import SigningFailedError, UsageError
 
 _ATTEMPTS: Final = 4
@@ -82,7 +82,9 @@ def post(url: str, body: bytes, *, kind: str, most: int, seconds: float) -> byte
         if left <= 0:
             break
         try:
-            return _within(left, request, most)
+            return waiting.within(left, partial(_once, left, request, most))
+        except OverdueError:
+            failure = "no answer in time"
         except _PassingError as error:
             failure = str(error)
     raise SigningFailedError(
@@ -92,29 +94,6 @@ def post(url: str, body: bytes, *, kind: str, most: int, seconds: float) -> byte
         found=failure,
         hint="try again later",
     )
-
-
-def _within(left: float, request: urllib.request.Request, most: int) -> bytes:
-    """Send once, and give up at the deadline whatever is being waited for.
-
-    A socket's timeout begins anew with every byte, so a service that drips could hold us for ever.
-    What is given up runs on in a thread that ends with the process.
-    """
-    future: Future[bytes] = Future()
-
-    def run() -> None:
-        try:
-            answer = _once(left, request, most)
-        except BaseException as error:  # noqa: BLE001  (handed to the caller, all of it)
-            future.set_exception(error)
-        else:
-            future.set_result(answer)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        return future.result(left)
-    except FutureTimeoutError as error:
-        raise _PassingError("no answer in time") from error
 
 
 def _once(left: float, request: urllib.request.Request, most: int) -> bytes:

@@ -51,8 +51,32 @@ def parse_statement(payload: bytes, where: str) -> Statement:
     Raises:
         StatementError: a field is unknown, missing or wrong; no subject; a name stands twice.
     """
+    document = read_fields(payload, where)
+    if not isinstance(document["predicateType"], str) or not isinstance(
+        document["predicate"], dict
+    ):
+        raise StatementError("predicate is not an object with a type", where=where)
+    return Statement(
+        payload,
+        _subjects(document["subject"], where),
+        document["predicateType"],
+        document["predicate"],
+    )
+
+
+def read_fields(payload: bytes, where: str, *, floats: bool = False) -> dict[str, Any]:
+    """Return a statement's four fields, its type checked; their values are to be read by the caller.
+
+    Args:
+        payload: the signed bytes.
+        where: for errors.
+        floats: whether numbers may have a point, as other tools write them.
+
+    Raises:
+        StatementError: no JSON object, other fields, another type.
+    """
     try:
-        document = canonical.loads(payload, where=where, max_bytes=MAX_PAYLOAD)
+        document = canonical.loads(payload, where=where, max_bytes=MAX_PAYLOAD, floats=floats)
     except JsonError as error:
         raise StatementError(f"statement: {error.what}", where=where, found=error.found) from error
     if not isinstance(document, dict) or document.keys() != _FIELDS:
@@ -67,16 +91,7 @@ def parse_statement(payload: bytes, where: str) -> Statement:
         raise StatementError(
             "statement of another type", where=where, expected=TYPE, found=str(document["_type"])
         )
-    if not isinstance(document["predicateType"], str) or not isinstance(
-        document["predicate"], dict
-    ):
-        raise StatementError("predicate is not an object with a type", where=where)
-    return Statement(
-        payload,
-        _subjects(document["subject"], where),
-        document["predicateType"],
-        document["predicate"],
-    )
+    return document
 
 
 def build_statement(

@@ -8,7 +8,7 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
-from parentage.verify.report import SHOWN, Signer, facts_of, finding_lines, who
+from parentage.verify.report import Signer, facts_of, head_lines, who
 from parentage.verify.verdict import EXIT_CODES, Finding, Verdict
 
 SCHEMA: Final = "https://parentage.dev/oms/v0.1"
@@ -74,16 +74,7 @@ class OmsReport(msgspec.Struct, kw_only=True, rename="camel"):
 
 def to_text(report: OmsReport) -> str:
     """Return the report for people: verdict first, then why, then what was not checked."""
-    lines = [f"{report.verdict.value.upper()}  {printable(report.model)}", ""]
-    refuting = [found for found in report.findings if found.refutes]
-    for found in refuting[:SHOWN]:
-        lines += finding_lines(found, "✗")
-    if len(refuting) > SHOWN:
-        lines.append(f"  ✗ and {len(refuting) - SHOWN} more (--json lists all)")
-    for note in [found for found in report.findings if not found.refutes][:SHOWN]:
-        lines += finding_lines(note, "!")
-    if report.findings:
-        lines.append("")
+    lines = head_lines(report.verdict, report.model, report.findings)
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
         facts.append(("signed by", who(report.signer)))

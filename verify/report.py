@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -207,23 +208,27 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
 
 def to_text(report: Report) -> str:
     """Return the report for people: verdict first, then why, then what was not checked."""
-    lines = [f"{report.verdict.value.upper()}  {printable(report.release)}", ""]
-    refuting = [f for f in report.findings if f.refutes]
-    for found in refuting[:SHOWN]:
-        lines += finding_lines(found, "✗")
-    if len(refuting) > SHOWN:
-        lines.append(f"  ✗ and {len(refuting) - SHOWN} more (--json lists all)")
-    for no in [f for f in report.findings if f.denies]:
-        lines += finding_lines(no, "✗")
-    for note in [f for f in report.findings if not f.refutes and not f.denies][:SHOWN]:
-        lines += finding_lines(note, "!")
-    if report.findings:
-        lines.append("")
+    lines = head_lines(report.verdict, report.release, report.findings)
     lines += _facts(report)
     if report.not_checked:
         lines += ["", "not checked"]
         lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
     return "\n".join(lines)
+
+
+def head_lines(verdict: Verdict, name: str, findings: Sequence[Finding]) -> list[str]:
+    """Return what every report begins with: the verdict, and why."""
+    lines = [f"{verdict.value.upper()}  {printable(name)}", ""]
+    refuting = [found for found in findings if found.refutes]
+    for found in refuting[:SHOWN]:
+        lines += finding_lines(found, "✗")
+    if len(refuting) > SHOWN:
+        lines.append(f"  ✗ and {len(refuting) - SHOWN} more (--json lists all)")
+    for no in [found for found in findings if found.denies]:
+        lines += finding_lines(no, "✗")
+    for note in [found for found in findings if not found.refutes and not found.denies][:SHOWN]:
+        lines += finding_lines(note, "!")
+    return [*lines, ""] if findings else lines
 
 
 def finding_lines(found: Finding, mark: str) -> list[str]:

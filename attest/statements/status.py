@@ -17,7 +17,8 @@ from parentage.manifest.wire import Wire
 TYPE: Final = f"{NAMESPACE}/status/v0.1"
 State = Literal["current", "superseded", "withdrawn"]
 #: Reasons that say that something was false: the claim must be named.
-_FALSE: Final = frozenset({"wrong-artifact", "undisclosed-parent"})
+#: Reasons that say that a claim was false; such a status names it.
+FALSE: Final = frozenset({"wrong-artifact", "undisclosed-parent"})
 
 
 class Status(Wire, frozen=True, kw_only=True):
@@ -83,9 +84,9 @@ def _check(status: Status, where: str) -> None:
             "of a superseded status, and of no other",
         ),
         (
-            (status.reason in _FALSE) != bool(status.false_claims),
+            (status.reason in FALSE) != bool(status.false_claims),
             "falseClaims",
-            f"with the reasons {', '.join(sorted(_FALSE))}, and with no other",
+            f"with the reasons {', '.join(sorted(FALSE))}, and with no other",
         ),
     ):
         if wrong:

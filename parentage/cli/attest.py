@@ -13,10 +13,12 @@ from parentage.cli.shared import (
     device_option,
     emit,
     json_option,
+    level_option,
     loose_parents,
     parent_option,
     passphrase_option,
     progress,
+    rung_option,
     show_report,
     threads_option,
 )
@@ -43,20 +45,8 @@ undecided is not signed at all.""",
 @trust_options
 @parent_option
 @ancestor_option
-@click.option(
-    "--level",
-    type=click.Choice(["recompute", "integrity"]),
-    default="recompute",
-    show_default=True,
-    help="How much to demand: the recipe too, or signature and digests only.",
-)
-@click.option(
-    "--rung",
-    type=click.Choice(["A", "B", "C"]),
-    default="A",
-    show_default=True,
-    help="Weakest rung that counts.",
-)
+@level_option
+@rung_option
 @click.option(
     "--sample",
     type=click.IntRange(1),

@@ -13,6 +13,7 @@ from parentage.cli.shared import (
     loose_parents,
     parent_option,
     progress,
+    rung_option,
     show_report,
     threads_option,
 )
@@ -44,13 +45,7 @@ Exit codes: as `parentage verify`; a document is written for 0 alone.""",
 )
 @trust_options
 @parent_option
-@click.option(
-    "--rung",
-    type=click.Choice(["A", "B", "C"]),
-    default="A",
-    show_default=True,
-    help="With --parent: weakest rung that counts.",
-)
+@rung_option
 @click.option(
     "--verifier-id", "verifier", default="", metavar="URI", help="With svr: who verifies."
 )

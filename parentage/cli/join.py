@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from parentage.cli.shared import FILE, json_option, progress, show_report, threads_option
+from parentage.cli.shared import (
+    FILE,
+    json_option,
+    progress,
+    rung_option,
+    show_report,
+    threads_option,
+)
 from parentage.cli.trusting import TrustChoice, trust_options
 
 
@@ -29,13 +36,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
     multiple=True,
     help="Public key of a verifier whose parts are believed; repeat for more. Or the policy's.",
 )
-@click.option(
-    "--rung",
-    type=click.Choice(["A", "B", "C"]),
-    default="A",
-    show_default=True,
-    help="Weakest rung that counts; the shards must have been run with the same.",
-)
+@rung_option
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
 @threads_option
 @json_option

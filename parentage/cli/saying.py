@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from parentage.attest.claims import Claims, Found
     from parentage.attest.opening import Opened
     from parentage.attest.roles import Believed
-    from parentage.attest.statements.shared import About, Release
+    from parentage.attest.statements.shared import About, Reason, Release
+    from parentage.attest.statements.status import State
     from parentage.attest.trust import Trust
     from parentage.cli.signing import Signing
 
@@ -144,6 +145,37 @@ def look(release: Path, trust: Trust) -> Place:
         signature = open_signature(files, believed)
         claims = read_claims(files, believed)
         return Place(believed, signature, choose_lineage(files, signature, claims), claims)
+
+
+def ending(
+    place: Place,
+    state: State,
+    *,
+    reason: Reason,
+    statement: str,
+    since: str | None,
+    superseded_by: tuple[Release, ...] = (),
+) -> bytes:
+    """Return the payload of the status that says that a release is not to be used any more."""
+    from parentage.attest.speaking import following
+    from parentage.attest.statements import status
+    from parentage.attest.statements.shared import Digest
+
+    sequence, previous = following(place.about, place.claims.opened)
+    false = (Digest(sha256=place.about.lineage),) if reason in status.FALSE else ()
+    return status.build(
+        place.about,
+        status.Status(
+            state=state,
+            sequence=sequence,
+            previous=previous,
+            effective_at=since_or_now(since),
+            reason=reason,
+            statement=statement,
+            superseded_by=superseded_by,
+            false_claims=false,
+        ),
+    )
 
 
 _OPTIONS: Final = (

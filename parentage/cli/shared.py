@@ -54,6 +54,20 @@ device_option = click.option(
     metavar="DEVICE",
     help="auto, cpu, cuda, all, or a list such as cuda:0,cuda:1; the bits are the same.",
 )
+level_option = click.option(
+    "--level",
+    type=click.Choice(["recompute", "integrity"]),
+    default="recompute",
+    show_default=True,
+    help="How much to demand: the recipe too, or signature and digests only.",
+)
+rung_option = click.option(
+    "--rung",
+    type=click.Choice(["A", "B", "C"]),
+    default="A",
+    show_default=True,
+    help="Weakest rung that counts: A exact, B exact given scalars near float64's, C within cells.",
+)
 digest_option = click.option(
     "--digest",
     "digests",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from parentage.cli.saying import (
     RELEASE,
     Voice,
+    ending,
     look,
     reason_option,
     since_option,
-    since_or_now,
     statement_option,
     voice_options,
 )
+
+if TYPE_CHECKING:
+    from parentage.attest.statements.shared import Reason
 
 
 @click.command(
@@ -35,7 +39,7 @@ def command(
     release: Path,
     new: Path,
     uri: str,
-    reason: str,
+    reason: Reason,
     statement: str,
     since: str | None,
     voice: Voice,
@@ -45,9 +49,7 @@ def command(
     The statement goes into both: into the old one as its status, and into the new one as the
     announcement that a verifier with a lock file asks for.
     """
-    from parentage.attest.speaking import announcements, append, following
-    from parentage.attest.statements import status
-    from parentage.attest.statements.shared import Digest
+    from parentage.attest.speaking import announcements, append
     from parentage.manifest.errors import UsageError
 
     signing = voice.signing.build()
@@ -55,20 +57,13 @@ def command(
     old, place = look(release, trust), look(new, trust)
     if old.about == place.about:
         raise UsageError("a release can't replace itself", where=str(new))
-    sequence, previous = following(old.about, old.claims.opened)
-    false = reason in {"wrong-artifact", "undisclosed-parent"}
-    payload = status.build(
-        old.about,
-        status.Status(
-            state="superseded",
-            sequence=sequence,
-            previous=previous,
-            effective_at=since_or_now(since),
-            reason=reason,  # type: ignore[arg-type]  # click checked the choice
-            statement=statement,
-            superseded_by=(place.named(uri),),
-            false_claims=(Digest(sha256=old.about.lineage),) if false else (),
-        ),
+    payload = ending(
+        old,
+        "superseded",
+        reason=reason,
+        statement=statement,
+        since=since,
+        superseded_by=(place.named(uri),),
     )
     # The chain is carried along: who remembers an older release follows it to this one.
     known = {claim.sha256 for claim in place.claims.opened}

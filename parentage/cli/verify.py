@@ -13,11 +13,13 @@ from parentage.cli.shared import (
     ancestor_option,
     device_option,
     json_option,
+    level_option,
     load_key,
     loose_parents,
     parent_option,
     passphrase_option,
     progress,
+    rung_option,
     show_report,
     threads_option,
 )
@@ -56,20 +58,8 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
     multiple=True,
     help="Other weights to look for an undeclared merge with.",
 )
-@click.option(
-    "--level",
-    type=click.Choice(["recompute", "integrity"]),
-    default="recompute",
-    show_default=True,
-    help="How much to demand: the recipe too, or signature and digests only.",
-)
-@click.option(
-    "--rung",
-    type=click.Choice(["A", "B", "C"]),
-    default="A",
-    show_default=True,
-    help="Weakest rung that counts: A exact, B exact given scalars near float64's, C within cells.",
-)
+@level_option
+@rung_option
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
 @device_option
 @threads_option

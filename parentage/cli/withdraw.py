@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from parentage.cli.saying import (
     RELEASE,
     Voice,
+    ending,
     look,
     reason_option,
     since_option,
-    since_or_now,
     statement_option,
     voice_options,
 )
+
+if TYPE_CHECKING:
+    from parentage.attest.statements.shared import Reason
 
 
 @click.command(
@@ -32,31 +36,14 @@ Examples:
 @statement_option
 @since_option
 @voice_options
-def command(release: Path, reason: str, statement: str, since: str | None, voice: Voice) -> int:
+def command(release: Path, reason: Reason, statement: str, since: str | None, voice: Voice) -> int:
     """Say that RELEASE must not be used any more.
 
     It counts if you signed the release, or if the verifier's policy lists you as a successor or for
     recovery. What was claimed stays readable.
     """
-    from parentage.attest.speaking import following
-    from parentage.attest.statements import status
-    from parentage.attest.statements.shared import Digest
-
     signing = voice.signing.build()
     place = look(release, voice.trust(signing.trust))
-    sequence, previous = following(place.about, place.claims.opened)
-    false = reason in {"wrong-artifact", "undisclosed-parent"}
-    payload = status.build(
-        place.about,
-        status.Status(
-            state="withdrawn",
-            sequence=sequence,
-            previous=previous,
-            effective_at=since_or_now(since),
-            reason=reason,  # type: ignore[arg-type]  # click checked the choice
-            statement=statement,
-            false_claims=(Digest(sha256=place.about.lineage),) if false else (),
-        ),
-    )
+    payload = ending(place, "withdrawn", reason=reason, statement=statement, since=since)
     voice.say([release], payload, signing)
     return 0

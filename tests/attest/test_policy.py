@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from named import value_or_named_error
 
 from parentage import CertificateSigner, KeySigner, PrivateKey
 from parentage.attest import bundle, clock, globs
@@ -118,8 +118,7 @@ def test_what_is_no_policy(name: str) -> None:
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_policy_or_a_named_error(data: bytes) -> None:
-    with suppress(PolicyError):
-        parse(data, where="t")
+    value_or_named_error(lambda: parse(data, where="t"), PolicyError)
 
 
 MATCHES = [

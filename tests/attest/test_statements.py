@@ -176,7 +176,9 @@ def test_a_status_says_neither_too_little_nor_too_much(found: status.Status, wha
 
 
 def test_a_status_that_says_which_claim_was_false() -> None:
-    status.build(ABOUT, gone(reason="wrong-artifact", false_claims=(ONE,)))
+    payload = status.build(ABOUT, gone(reason="wrong-artifact", false_claims=(ONE,)))
+    _, found = status.parse(parse_statement(payload, "t"), "t")
+    assert found.false_claims == (ONE,)
 
 
 @pytest.mark.parametrize(

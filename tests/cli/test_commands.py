@@ -7,14 +7,14 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Run, ok
 from worlds import World, command
 
-from parentage.cli import _COMMANDS, main
+from parentage.cli import _COMMANDS
 
 RECIPE = """
 version: "0.1"
@@ -27,33 +27,11 @@ steps:
     arithmetic: {profile: parentage-1, store: BF16}
 """
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process and return exit code, stdout and stderr."""
-
-    def runner(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(left.value.code or 0), out, err
-
-    return runner
-
 
 @pytest.fixture
 def place(world: World) -> Path:
     (world.root / "recipe.yaml").write_text(RECIPE)
     return world.root
-
-
-def ok(result: tuple[int, str, str]) -> str:
-    assert result[0] == 0, result
-    return result[1]
 
 
 def test_the_whole_way(run: Run, place: Path) -> None:

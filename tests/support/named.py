@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 
 def value_or_named_error(
-    call: Callable[[], T], error: type[ParentageError] = ParentageError
+    call: Callable[[], T],
+    error: type[ParentageError] | tuple[type[ParentageError], ...] = ParentageError,
 ) -> T | None:
     """Return what a call gives, or None where it refuses by name: any other exception fails the test."""
     try:
