@@ -152,8 +152,8 @@ def torch_threads(count: int) -> Iterator[None]:
 def _keep_freed_memory() -> None:
     """Tell glibc to reuse freed chunks instead of giving them back to the kernel.
 
-    Temporaries of a few MB are otherwise mapped and unmapped for every operation: page faults made
-    recompute six times slower (benchmarks). Elsewhere this does nothing.
+    Temporaries of a few MB are otherwise mapped and unmapped for every operation: page faults
+    took longer than the arithmetic. Elsewhere this does nothing.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3
     with suppress(OSError, AttributeError):

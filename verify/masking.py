@@ -1,8 +1,8 @@
 """Masks of elements at the speed of memory.
 
-torch turns a comparison into booleans five to ten times slower than into integers of the values' own
-width, and selects by booleans (`where`, `masked_fill`) slower still. So masks are compared into that
-width, values are kept by AND with it, and booleans are counted and found eight at a time.
+torch turns a comparison into booleans far slower than into integers of the values' own width, and
+selects by booleans (`where`, `masked_fill`) slower still. So masks are compared into that width, values
+are kept by AND with it, and booleans are counted and found eight at a time.
 """
 
 from __future__ import annotations

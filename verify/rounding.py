@@ -49,7 +49,7 @@ def bits(values: Tensor) -> Tensor:
 def same_bits(left: Tensor, right: Tensor) -> bool:
     """Say whether two tensors of one dtype and size hold the same bits.
 
-    On the CPU this is C's memcmp: torch compares 16-bit integers fourteen times slower.
+    On the CPU this is C's memcmp: torch compares 16-bit integers far slower.
     """
     if left.device.type != "cpu" or not (left.is_contiguous() and right.is_contiguous()):
         return torch.equal(bits(left), bits(right))

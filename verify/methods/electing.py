@@ -1,7 +1,7 @@
 """mergekit's sum of sparse task vectors, to the bit: weigh, elect signs, add, normalise.
 
 The oracle is mergekit's own chain of torch kernels on stacked vectors (`by_kernels`). `by_bits` gives
-the same bits several times faster where no number overflows: what is dropped, or does not agree with
+the same bits faster where no number overflows: what is dropped, or does not agree with
 the elected sign, is cleared by AND instead of multiplied by 0, and sums run over inputs in order, in
 fp32 from +0, as torch's sum over up to four rows does.
 """

@@ -103,7 +103,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         return self.found(name, variant)
 
     def parts(self, span: Span, variant: str, scratch: Scratch) -> list[Tensor]:
-        """Read the inputs as copies that may be overwritten: fresh memory costs twice the arithmetic."""
+        """Read the inputs as copies that may be overwritten: fresh memory costs more than the arithmetic."""
         found = super().parts(span, variant, scratch)
         if variant == "parentage-1":
             return found
