@@ -37,6 +37,8 @@ _MK_CHUNK: Final = 1 << 20
 _EPSILON: Final = 1e-8
 #: Cosines tried to each side of float64's, and ulps of each coefficient.
 _CANDIDATES: Final = 128
+#: The first and the last step downhill.
+_FARTHEST, _NEAREST = 2.0**-12, 2.0**-24
 #: Elements of the release that are looked at together.
 _WINDOW: Final = 2048
 _ULPS: Final = range(-2, 3)
@@ -160,8 +162,10 @@ class SlerpMethod(Merging[Slerp, Scalars]):
                 c_a, c_b = self._mk(name, {"dot": dot})
                 return misses((float(c_a), float(c_b)))
 
-            return {"dot": rounded(_swept(cosine, by_dot), self.scalar_dtype(name))}
-        swept = _swept(cosine, lambda dot: misses(self._coefficients_014(name, dot)))
+            # fp32 sums of so many numbers lie near each other, and further from float64's.
+            starts = (self.found(name, variant)["dot"], cosine)
+            return {"dot": rounded(_swept(starts, by_dot), self.scalar_dtype(name))}
+        swept = _swept((cosine,), lambda dot: misses(self._coefficients_014(name, dot)))
         best = min((self._coefficients_014(name, swept), _fitted(a, b, found)), key=misses)
         c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
         return {"a": c_a, "b": c_b}
@@ -234,18 +238,35 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
 
 
-def _swept(cosine: float, misses: Callable[[float], int]) -> float:
-    """Return the cosine that misses least: the nearest of them, first in wide steps, then in small."""
-    for step in (2.0**-17, 2.0**-24):
-        around = [cosine + sign * n * step for n in range(_CANDIDATES) for sign in (1, -1)]
-        best, least = cosine, misses(cosine)
-        for candidate in around:
+def _swept(starts: Sequence[float], misses: Callable[[float], int]) -> float:
+    """Return the cosine that misses least: near the best of some starts, else downhill from there.
+
+    The number of misses grows with the distance from the right cosine, but for what rounding hides.
+    """
+    counts = {start: misses(start) for start in starts}
+    best = min(counts, key=lambda start: counts[start])
+    best, least = _nearby(best, counts[best], misses)
+    step = _FARTHEST
+    while least and step >= _NEAREST:
+        moved = False
+        for candidate in (best + step, best - step):
+            if (found := misses(candidate)) < least:
+                best, least, moved = candidate, found, True
+        if not moved:
+            step /= 2
+    return _nearby(best, least, misses)[0] if least else best
+
+
+def _nearby(centre: float, least: int, misses: Callable[[float], int]) -> tuple[float, int]:
+    """Look at each number within some ulps, the nearest first, until one misses nothing."""
+    best = centre
+    for steps in range(1, _CANDIDATES):
+        for candidate in (centre + steps * _NEAREST, centre - steps * _NEAREST):
             if not least:
-                return best
+                return best, 0
             if (found := misses(candidate)) < least:
                 best, least = candidate, found
-        cosine = best
-    return cosine
+    return best, least
 
 
 def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
