@@ -110,7 +110,7 @@ from parentage.manifest import recipe
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 left, right, release, threads = *sys.argv[1:4], int(sys.argv[4])
 document = {"version": "0.1", "parents": [{"id": "a"}, {"id": "b"}], "steps": [
     {"id": "s", "op": "weighted_sum/v1", "inputs": ["a", "b"],

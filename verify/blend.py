@@ -23,7 +23,7 @@ from parentage.verify import replay
 from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.parents import Candidate
 from parentage.verify.rounding import UNIT
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Finding, finding
 
 _WIDEN: Final = 2.0**-22

@@ -11,7 +11,7 @@ from parentage.verify.engine import Engine, StepSource
 from parentage.verify.outcome import Outcome, line_of
 from parentage.verify.parents import Candidate, same_root
 from parentage.verify.report import StepReport
-from parentage.verify.sources import FileSource, Source
+from parentage.verify.values import FileSource, Source
 from parentage.verify.verdict import Finding, Rung, finding
 
 

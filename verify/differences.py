@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.rounding import bits, same_bits
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Mismatch
 
 

@@ -28,7 +28,7 @@ from parentage.manifest.steps import DECLARED, Step
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.methods import METHODS
 from parentage.verify.methods.base import Method
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 #: Bytes of the stored dtype in one chunk: a multiple of PTD-1's 1 MiB, small enough for caches.
 CHUNK_BYTES: Final = digest.CHUNK

@@ -7,7 +7,7 @@ in one bit, that bit may be the product's, so the merge is undecided there, neve
 from __future__ import annotations
 
 from parentage.verify.engine import StepSource
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 
 
 def inherited(step: StepSource, name: str) -> bool:

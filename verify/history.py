@@ -35,7 +35,7 @@ from parentage.verify.report import StepReport
 from parentage.verify.running import inputs_of, running
 from parentage.verify.sampling import sampled
 from parentage.verify.sharding import gather
-from parentage.verify.sources import FileSource, Source
+from parentage.verify.values import FileSource, Source
 from parentage.verify.verdict import Finding, Rung, finding
 from parentage.verify.way import Way
 from parentage.verify.work import Runner, Scene

@@ -22,7 +22,7 @@ from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.kept import Kept
 from parentage.verify.rounding import STORED
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 #: Elements of the largest tensor that an index map may give; steps in a chain could double it for ever.
 MAX_ELEMENTS: Final = 1 << 40

@@ -26,7 +26,7 @@ from parentage.manifest.steps import Step
 from parentage.verify import work
 from parentage.verify.engine import Engine, bind
 from parentage.verify.planner import Task, size_of
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.work import AnyJob, Result, Scene
 
 #: Bytes of Ray's object store: recipes and counts only. It takes no less.

@@ -20,7 +20,7 @@ from parentage.verify.verdict import Finding, finding
 from parentage.verify.weights import is_pickled, open_weights
 
 if TYPE_CHECKING:
-    from parentage.verify.sources import FileSource
+    from parentage.verify.values import FileSource
 
 
 class Candidate(msgspec.Struct, dict=True):
@@ -43,7 +43,7 @@ class Candidate(msgspec.Struct, dict=True):
     @cached_property
     def source(self) -> FileSource:
         """Its tensors as values. Only this needs torch: hashing and matching go on without it."""
-        from parentage.verify.sources import FileSource
+        from parentage.verify.values import FileSource
 
         return FileSource(self.model)
 

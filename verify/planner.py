@@ -22,7 +22,7 @@ from parentage.verify.methods.copies import Copies
 from parentage.verify.methods.lora import LoraMethod
 from parentage.verify.methods.scale import ScaleMethod
 from parentage.verify.methods.weighted_sum import WeightedSumMethod
-from parentage.verify.sources import FileSource, Source
+from parentage.verify.values import FileSource, Source
 
 #: Chunks in a task of a method that may be cut inside a tensor: what a kill loses at most, a thread.
 SPAN: Final = 64

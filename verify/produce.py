@@ -22,7 +22,7 @@ from parentage.manifest.tensor import DTYPE_BITS, TensorSpec
 from parentage.manifest.wire import DigestSet
 from parentage.verify import engine
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.weights import open_weights, with_roots
 
 #: Chunks computed ahead of the one being written, per thread: bounds memory.

@@ -22,7 +22,7 @@ from parentage.verify.differences import Difference, difference
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.freedom import inherited
 from parentage.verify.methods.base import Chooser
-from parentage.verify.sources import FileSource, Scratch, Source
+from parentage.verify.values import FileSource, Scratch, Source
 from parentage.verify.verdict import Rung, TensorResult
 from parentage.verify.work import Compare, Identify, Leaves, Lower, Runner, Scene, Threads
 

@@ -17,7 +17,7 @@ from parentage.verify.engine import Engine, StepSource
 from parentage.verify.methods.weighted_sum import weighted_sum
 from parentage.verify.recompute import compare
 from parentage.verify.rounding import same_bits
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Rung
 
 #: Elements of one tensor that a wrong guess is dismissed by.

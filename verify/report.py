@@ -14,6 +14,7 @@ from parentage.attest.required import Met
 from parentage.attest.standing import Standing
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
+from parentage.verify.showing import Shown, problems_of
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
@@ -200,6 +201,19 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         """Return the report as one JSON document."""
         return msgspec.json.encode(self)
 
+    def shown(self, command: str = "verify") -> Shown:
+        """Return the report as any format shows it."""
+        return Shown(
+            command=command,
+            subject=printable(self.release),
+            verdict=self.verdict,
+            exit_code=self.exit_code,
+            problems=problems_of(self.findings),
+            facts=tuple(_facts(self)),
+            not_checked=tuple(printable(text, 400) for text in self.not_checked),
+            document=self,
+        )
+
     def decide(self, verdict: Verdict) -> None:
         """Set verdict and exit code together."""
         self.verdict = verdict
@@ -209,7 +223,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
 def to_text(report: Report) -> str:
     """Return the report for people: verdict first, then why, then what was not checked."""
     lines = head_lines(report.verdict, report.release, report.findings)
-    lines += _facts(report)
+    lines += facts_of(_facts(report))
     if report.not_checked:
         lines += ["", "not checked"]
         lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
@@ -254,7 +268,7 @@ def who(signer: Signer) -> str:
     return f"{printable(signer.identity)} by {printable(signer.issuer)}"
 
 
-def _facts(report: Report) -> list[str]:
+def _facts(report: Report) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
         facts.append(("signed by", who(report.signer)))
@@ -273,7 +287,7 @@ def _facts(report: Report) -> list[str]:
     if report.reached:
         where = f" on {report.device}" if report.device else ""
         facts.append(("rung", f"{report.reached} (demanded: {report.demanded}){where}"))
-    return facts_of(facts)
+    return facts
 
 
 def facts_of(facts: list[tuple[str, str]]) -> list[str]:

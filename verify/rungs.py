@@ -22,7 +22,7 @@ from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of, torch_
 from parentage.verify.methods.base import Choice, Chooser, Scalared, Scalars
 from parentage.verify.methods.merging import WITNESS
 from parentage.verify.rounding import bits
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Rung, TensorResult
 
 _ROUNDS: Final = 12

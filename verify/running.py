@@ -14,7 +14,7 @@ from parentage.manifest.lineage import Lineage, to_document
 from parentage.verify import on_ray
 from parentage.verify.engine import Engine
 from parentage.verify.journal import Journal
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.way import Way
 from parentage.verify.work import Kept, Runner, Scene, Threads
 

@@ -11,7 +11,7 @@ from parentage.verify.engine import StepSource, chunks_of
 from parentage.verify.planner import Task
 from parentage.verify.recompute import Tried, at_bits, rules_of
 from parentage.verify.report import Sample
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 from parentage.verify.verdict import TensorResult
 from parentage.verify.way import Way
 from parentage.verify.work import Compare, Runner, Scene

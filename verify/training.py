@@ -21,7 +21,7 @@ from parentage.manifest.wire import matches, ratio
 from parentage.verify.engine import Chunk, Engine, chunks_of
 from parentage.verify.recompute import equal_share
 from parentage.verify.rounding import UNIT, round_once
-from parentage.verify.sources import FileSource, Scratch, Source
+from parentage.verify.values import FileSource, Scratch, Source
 from parentage.verify.verdict import Finding, finding
 
 _OUTPUT_EMBEDDINGS: Final = ("lm_head.weight", "embed_out.weight")

@@ -17,7 +17,7 @@ from parentage.manifest.steps import DECLARED
 from parentage.verify import engine
 from parentage.verify.engine import Engine
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.verdict import Rung, TensorResult
 
 

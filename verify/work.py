@@ -22,7 +22,7 @@ from parentage.verify.engine import Chunk, Engine, StepSource, leaves_of
 from parentage.verify.journal import Journal
 from parentage.verify.methods.base import Scalared
 from parentage.verify.planner import Task, chunks_in, size_of
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import TensorResult
 
 T = TypeVar("T")

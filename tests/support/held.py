@@ -9,7 +9,7 @@ import torch
 from parentage.manifest import recipe
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.engine import bind, chunks_of
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 DTYPES = {
     torch.float64: "F64",

@@ -16,7 +16,7 @@ from parentage.manifest.mergekit import load_config
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.verdict import TensorResult
 
 #: The embeddings have more elements than mergekit's slerp takes in one piece (2^20).

@@ -19,7 +19,7 @@ from parentage.manifest import recipe
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind, chunks_of
 from parentage.verify.rounding import DTYPES, STORED
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 
 TESTS = Path(__file__).parents[1]
 HERE = TESTS / "vectors" / "parentage-1"

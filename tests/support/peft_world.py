@@ -15,7 +15,7 @@ from mergekit_world import executable
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 
 #: What every script begins with: a model of `wide` columns, and a way to save one.
 PREAMBLE = """

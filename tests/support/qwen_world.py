@@ -15,7 +15,7 @@ from parentage.manifest.model import open_model
 from parentage.manifest.recipe import Recipe
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.verdict import TensorResult
 
 LAYERS, HIDDEN, WORDS = 2, 64, 300

@@ -16,7 +16,7 @@ from parentage.manifest.sd_merge import POSITIONS
 from parentage.manifest.sd_recipe import load_sd_recipe
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.verdict import TensorResult
 
 State = dict[str, torch.Tensor]

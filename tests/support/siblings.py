@@ -18,7 +18,7 @@ from parentage.manifest.mergekit import load_config
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.verdict import TensorResult
 
 LAYERS = 2

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from parentage.manifest import recipe
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -15,7 +15,7 @@ from parentage.manifest.errors import ShapeMismatchError
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind, identities
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import TensorResult
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from parentage.manifest import recipe
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.verify.engine import Engine, bind, identities
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 CPU = torch.device("cpu")
 PREFIX = "base_model.model."

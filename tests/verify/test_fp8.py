@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from parentage.manifest.errors import RecipeError
 from parentage.verify.engine import bind
 from parentage.verify.fp8 import LARGEST, round_fp8, widen
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 ML = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
 NAN = {"F8_E4M3": 0x7F, "F8_E5M2": 0x7E}

@@ -13,7 +13,7 @@ from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, StepSource, bind
 from parentage.verify.freedom import inherited
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 
 NAMES = ("q.weight", "k.weight")
 
@@ -52,7 +52,7 @@ def step(tmp_path: Path) -> StepSource:
 
 
 def rungs(step: StepSource, tmp_path: Path, changed: str) -> dict[str, str]:
-    from parentage.verify.sources import Scratch
+    from parentage.verify.values import Scratch
 
     state = {}
     for name, spec in step.specs.items():

@@ -19,7 +19,7 @@ from parentage.manifest.errors import RecipeError
 from parentage.manifest.model import open_model
 from parentage.verify import moves
 from parentage.verify.engine import Engine, StepSource, bind, identities
-from parentage.verify.sources import FileSource, Scratch, Source
+from parentage.verify.values import FileSource, Scratch, Source
 
 CPU = torch.device("cpu")
 

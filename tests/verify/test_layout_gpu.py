@@ -9,7 +9,7 @@ import torch
 
 from parentage.verify.engine import bind
 from parentage.verify.rounding import bits
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 EXACT = {"profile": "parentage-1", "store": "BF16"}
 STEPS: list[dict[str, Any]] = [

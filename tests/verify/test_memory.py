@@ -20,7 +20,7 @@ from pathlib import Path
 from parentage.manifest import recipe
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind, roots
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

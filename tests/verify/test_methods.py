@@ -17,7 +17,7 @@ from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.verify.engine import CHUNK_BYTES, bind
 from parentage.verify.methods.slerp import coefficients
 from parentage.verify.rounding import bits
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 CPU = torch.device("cpu")
 

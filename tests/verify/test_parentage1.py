@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from parentage.manifest.model import open_model
 from parentage.verify import engine
 from parentage.verify.methods import METHODS
-from parentage.verify.sources import FileSource
 from parentage.verify.sums import BLOCK
+from parentage.verify.values import FileSource
 
 CASES = dict(vectors.cases())
 #: One case of each op, of dtypes in which every rounding shows.

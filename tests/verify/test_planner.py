@@ -17,7 +17,7 @@ from parentage.manifest.errors import CannotRunError, UsageError
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify import planner
 from parentage.verify.engine import Chunk, Engine, bind, chunks_of, pick_devices
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.way import Way
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind
 from parentage.verify.identify import identify
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource
+from parentage.verify.values import FileSource
 from parentage.verify.weights import open_weights
 
 pytestmark = pytest.mark.skipif(

@@ -26,7 +26,7 @@ from parentage.manifest.errors import RecipeError
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, bind, identities
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 
 CPU = torch.device("cpu")
 

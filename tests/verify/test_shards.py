@@ -21,7 +21,7 @@ from parentage.verify.check import verify_part
 from parentage.verify.engine import bind
 from parentage.verify.join import join
 from parentage.verify.parts import PARTIAL, parse
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.way import Way
 
 FREE = {**MERGE, "arithmetic": {"profile": "mk-0.1.5", "compute": "F32"}}

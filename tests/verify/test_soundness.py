@@ -20,7 +20,7 @@ from worlds import World
 from parentage.manifest.model import open_model
 from parentage.verify.engine import Engine, StepSource, bind, chunks_of
 from parentage.verify.recompute import compare
-from parentage.verify.sources import FileSource, Scratch
+from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Rung
 from parentage.verify.witness import Bounds, nudged
 

@@ -15,7 +15,7 @@ from parentage.manifest import recipe
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.engine import bind
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 EMBED = "model.embed_tokens.weight"
 

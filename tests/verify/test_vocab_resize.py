@@ -15,7 +15,7 @@ from worlds import World
 import parentage
 from parentage.manifest.errors import RecipeError
 from parentage.verify.engine import Engine, bind, identities
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 
 CPU = torch.device("cpu")
 NAMES = ["embed", "head"]

@@ -15,7 +15,7 @@ from parentage.manifest.errors import RecipeError
 from parentage.verify import witness
 from parentage.verify.engine import bind
 from parentage.verify.recompute import compare
-from parentage.verify.sources import Scratch
+from parentage.verify.values import Scratch
 from parentage.verify.verdict import ENOUGH, Rung
 from parentage.verify.witness import Bounds, Budget, nudged
 

@@ -45,7 +45,7 @@ from parentage.verify.methods.task_arithmetic import task_arithmetic
 from parentage.verify.methods.vocab_permute import vocab_permute
 from parentage.verify.methods.vocab_resize import vocab_resize
 from parentage.verify.methods.weighted_sum import weighted_sum
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 
 METHODS: Final[Mapping[type, Callable[[Any, Mapping[str, Source]], Method]]] = {
     steps.Copy: copy,

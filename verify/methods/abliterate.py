@@ -25,8 +25,8 @@ from parentage.manifest.wire import matches, ratio
 from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import tree_sum
+from parentage.verify.values import Scratch, Source
 
 _PROFILES: Final = ("parentage-1", "torch-fp32")
 #: Rows and directions are held whole, and so are the products with all columns.

@@ -14,7 +14,7 @@ from parentage.manifest.adapter_steps import DoraMerge, LoraMerge
 from parentage.manifest.errors import ShapeMismatchError
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 _MAX_RANK: Final = 8192
 MAGNITUDE: Final = ".lora_magnitude_vector"

@@ -32,8 +32,8 @@ from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES, bits
 from parentage.verify.selection import cuts, from_ordered, keys_of, ordered
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import tree_sum
+from parentage.verify.values import Scratch, Source
 
 _EPSILON = 1e-8
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 Interval = tuple[Tensor, Tensor]
 """The smallest and the largest stored value that a claim allows, element by element."""

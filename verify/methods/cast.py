@@ -17,7 +17,7 @@ from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.fp8 import FP8, round_fp8, widen
 from parentage.verify.methods.base import Interval
 from parentage.verify.rounding import DTYPES, round_once
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 
 class CastMethod:

@@ -12,7 +12,7 @@ from parentage.manifest.steps import Copy, LayerSelect, Rename
 from parentage.manifest.tensor import TensorSpec
 from parentage.manifest.wire import matches
 from parentage.verify.methods.base import Interval
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 MAX_TENSORS = 1_000_000
 

@@ -22,8 +22,8 @@ from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.verify.methods.adapters import Adapter
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, TINY, UNIT, round_once
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import tree_sum
+from parentage.verify.values import Scratch, Source
 
 _PROFILES: Final = ("parentage-1", "peft")
 #: Rows are held whole.

@@ -24,7 +24,7 @@ from parentage.verify.decimals import acos, cos, sin
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, lengths, norm, product
 from parentage.verify.methods.merging import Span
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 
 _THREADS: Final = (2, 4, 8, 16)
 

@@ -33,7 +33,7 @@ from parentage.manifest.wire import matches
 from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval
 from parentage.verify.moves import KEPT, Cut, Joined, Move, Origin, Permuted, bounded, movable
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 MAX_TENSORS = 1_000_000
 

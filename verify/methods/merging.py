@@ -29,8 +29,8 @@ from parentage.verify.methods.base import (
     same_values,
 )
 from parentage.verify.rounding import DTYPES, round_once
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import BLOCK
+from parentage.verify.values import Scratch, Source
 
 #: Elements of a piece when a whole tensor is read for its facts: whole blocks of the tree sums.
 PIECE: Final = 64 * BLOCK

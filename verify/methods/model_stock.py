@@ -28,8 +28,8 @@ from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, RowGram, added, lengths
 from parentage.verify.methods.merging import Span
 from parentage.verify.rounding import DTYPES, UNIT, rounded
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
+from parentage.verify.values import Scratch, Source
 
 _SMALL = 1e-6
 

@@ -26,8 +26,8 @@ from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.gram import Combination, Facts, Gram, decimal, lengths, norm, product
 from parentage.verify.methods.merging import Span, in_any_order, in_order
 from parentage.verify.rounding import rounded
-from parentage.verify.sources import Source
 from parentage.verify.sums import RunningSum
+from parentage.verify.values import Source
 
 
 class MultiSlerpMethod(Combination[MultiSlerp]):

@@ -17,7 +17,7 @@ from parentage.manifest.merge_steps import NearSwap
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.merging import Merging, Span
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 
 
 class NearSwapMethod(Merging[NearSwap, None]):

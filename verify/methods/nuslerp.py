@@ -39,8 +39,8 @@ from parentage.verify.methods.gram import (
 )
 from parentage.verify.methods.merging import PIECE, Span
 from parentage.verify.rounding import UNIT, rounded
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import ColumnSums, RunningSum
+from parentage.verify.values import Scratch, Source
 
 #: An angle times t must stay within what sin takes.
 _LARGEST: Final = 100_000

@@ -23,7 +23,7 @@ from parentage.manifest.tensor import BLOCKS, TensorSpec
 from parentage.verify.methods.base import check_profile
 from parentage.verify.methods.quantising import Quantising, halves_away, largest, whole
 from parentage.verify.rounding import fma
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 
 class QuantiseGgufMethod(Quantising):

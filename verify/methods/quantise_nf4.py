@@ -23,7 +23,7 @@ from parentage.manifest.quantise_steps import QuantiseNf4
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.methods.base import check_profile
 from parentage.verify.methods.quantising import Quantising
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 #: bitsandbytes/functional.py, get_4bit_type: exact in fp32.
 LEVELS: Final = (

@@ -26,7 +26,7 @@ from parentage.verify.fp8 import FP8, LARGEST, round_fp8
 from parentage.verify.methods.base import check_profile
 from parentage.verify.methods.quantising import PIECE, Quantising, halves_away, largest, whole
 from parentage.verify.rounding import DTYPES, round_once
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 #: Scales that a tensor without elements may have: (0, 4096) has 4,096 columns; (0, 2^40) is a bomb.
 _FEW = 1 << 16

@@ -12,7 +12,7 @@ from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import SelectParams
 from parentage.verify.methods.base import Interval
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 Part = tuple[str, str]
 """A tensor of the input, and which of the tensors that it becomes ("" where it is copied)."""

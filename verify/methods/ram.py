@@ -20,7 +20,7 @@ from parentage.manifest.merge_steps import Ram
 from parentage.manifest.wire import ratio
 from parentage.verify.methods.base import Scalars
 from parentage.verify.methods.merging import Merging, Span
-from parentage.verify.sources import Source
+from parentage.verify.values import Source
 
 Counts = list[tuple[int, int]]
 

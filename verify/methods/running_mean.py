@@ -24,7 +24,7 @@ from parentage.manifest.wire import ratio
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import TINY, UNIT, dot64, fma, fp32, round_once
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 
 class RunningMeanMethod(Merging[RunningMean, None]):

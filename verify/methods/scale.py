@@ -16,7 +16,7 @@ from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES, round_once
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 
 class ScaleMethod:

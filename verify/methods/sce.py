@@ -28,8 +28,8 @@ from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import Merging, Span, in_any_order
 from parentage.verify.rounding import DTYPES, rounded
 from parentage.verify.selection import Cut, cuts, keys_of
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
+from parentage.verify.values import Scratch, Source
 
 _SMALL = 1e-6
 

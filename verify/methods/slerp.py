@@ -29,8 +29,8 @@ from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
 from parentage.verify.methods.merging import WITNESS, Merging, Span
 from parentage.verify.rounding import DTYPES, bits, rounded
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
+from parentage.verify.values import Scratch, Source
 
 THRESHOLD: Final = 0.9995
 _MK_CHUNK: Final = 1 << 20

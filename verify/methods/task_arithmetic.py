@@ -32,8 +32,8 @@ from parentage.verify.methods.masks import Masks, mask_source
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.selection import keys_of
-from parentage.verify.sources import Scratch, Source
 from parentage.verify.sums import RunningSum
+from parentage.verify.values import Scratch, Source
 
 _SMALL: Final = 1e-7
 #: Elements that vote on the quotients of unknown masks, and quotients that they vote on.

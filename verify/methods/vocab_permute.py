@@ -19,7 +19,7 @@ from parentage.manifest.vocab_steps import VocabPermute
 from parentage.manifest.wire import matches
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.rounding import DTYPES
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 
 class VocabPermuteMethod:

@@ -21,7 +21,7 @@ from parentage.verify.kept import Kept
 from parentage.verify.methods.base import Interval, check_profile
 from parentage.verify.moves import bounded, movable
 from parentage.verify.rounding import STORED, round_once
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 #: Entries of an index that are read into memory: a hundred times today's vocabularies.
 _MAX_INDEX = 1 << 24

@@ -26,7 +26,7 @@ from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import matches, ratio
 from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, TINY, UNIT, dot64, fma, fp32, round_once, rounded
-from parentage.verify.sources import Scratch, Source
+from parentage.verify.values import Scratch, Source
 
 _VARIANTS = {
     "parentage-1": ("parentage-1",),
