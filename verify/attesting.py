@@ -33,8 +33,9 @@ from parentage.manifest.errors import UsageError
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.table import Table
 from parentage.verify.check import from_parents
+from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
-from parentage.verify.examination import Seen, State, examination
+from parentage.verify.examination import Seen, examination
 from parentage.verify.judgement import judge, known
 from parentage.verify.levels import levels, proven
 from parentage.verify.parts import without_floats

@@ -11,8 +11,9 @@ from parentage.manifest import digest
 from parentage.manifest.errors import CannotRunError, UsageError
 from parentage.manifest.lineage import Lineage
 from parentage.verify import parents as parenthood
+from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
-from parentage.verify.examination import Seen, State, examination, take
+from parentage.verify.examination import Seen, examination, take
 from parentage.verify.report import Report
 
 if TYPE_CHECKING:

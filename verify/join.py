@@ -18,8 +18,9 @@ from parentage.manifest.errors import (
     UsageError,
 )
 from parentage.manifest.steps import DECLARED, Step
+from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
-from parentage.verify.examination import Seen, State, examination, take
+from parentage.verify.examination import Seen, examination, take
 from parentage.verify.report import Report, StepReport
 from parentage.verify.verdict import Rung
 

@@ -16,8 +16,9 @@ from parentage.attest import clock
 from parentage.attest.trust import Trust
 from parentage.manifest.errors import MissingExtraError, UsageError
 from parentage.verify.check import from_parents
+from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
-from parentage.verify.examination import Seen, State, examination
+from parentage.verify.examination import Seen, examination
 from parentage.verify.exports.record import Record, record_of
 from parentage.verify.exports.slsa import slsa
 from parentage.verify.exports.svr import checked_verifier, svr
