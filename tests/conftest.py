@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hubs import hub
 from hypothesis import settings
 from sigstore_rig import Rig, require_node
 from worlds import World
+
+__all__ = ["hub"]  # a fixture, for all
 
 # The same examples for everyone, however slow the machine; PARENTAGE_EXPLORE=1 looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
