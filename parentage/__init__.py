@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from parentage.verify.exports import export_release
     from parentage.verify.identify import identify
     from parentage.verify.join import join as join_parts
+    from parentage.verify.loading import RefusedError, Verified, iter_verified, load_verified
     from parentage.verify.produce import merge
     from parentage.verify.report import Report
     from parentage.verify.verdict import Verdict
@@ -50,16 +51,20 @@ _HOME = {
     "PrivateKey": "attest.keys",
     "PublicKey": "attest.keys",
     "Recipe": "manifest.recipe",
+    "RefusedError": "verify.loading",
     "Report": "verify.report",
     "TrustedChains": "attest.chains",
     "TrustedKeys": "attest.trust",
     "Verdict": "verify.verdict",
+    "Verified": "verify.loading",
     "Way": "verify.way",
     "declare": "manifest.build",
     "export_release": "verify.exports",
     "identify": "verify.identify",
+    "iter_verified": "verify.loading",
     "join_parts": "verify.join:join",
     "load_recipe": "manifest.recipe:load",
+    "load_verified": "verify.loading",
     "merge": "verify.produce",
     "sign_release": "attest.release",
     "verify_part": "verify.check",
@@ -75,16 +80,20 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "Recipe",
+    "RefusedError",
     "Report",
     "TrustedChains",
     "TrustedKeys",
     "Verdict",
+    "Verified",
     "Way",
     "declare",
     "export_release",
     "identify",
+    "iter_verified",
     "join_parts",
     "load_recipe",
+    "load_verified",
     "merge",
     "sign_release",
     "verify_part",

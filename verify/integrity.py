@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from parentage.manifest import table
 from parentage.manifest.digest import Profile
 from parentage.manifest.hashing import Digests, Progress, hash_model
 from parentage.manifest.model import Model
-from parentage.manifest.table import Table
+from parentage.manifest.table import Table, TensorLine
 from parentage.verify.verdict import Finding, finding
 
 _SHOWN = 20
@@ -136,19 +136,59 @@ def check_bytes(
     cover = result.coverage
     cover.tensors, cover.tensor_bytes = len(model.tensors), model.nbytes
     cover.file_hashes = whole_files
-    for name, found in sorted(digests.files.items()):
-        if found != signed.resources[name]:
-            result.findings.append(
-                finding(
-                    "file-digest",
-                    "file is not the signed one",
-                    where=name,
-                    expected=f"sha256 {signed.resources[name]}",
-                    found=f"sha256 {found}",
-                )
-            )
+    _check_listed(result, signed, digests)
     _check_weights_files(result, model, signed, claimed)
     _check_tensors(result, model, claimed, digests)
+
+
+def check_beside(
+    result: Integrity,
+    model: Model,
+    signed: Oms,
+    claimed: Table,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Compare what is no tensor: other files by SHA-256, weights files by size and header digest."""
+    plain = (set(signed.resources) & set(model.files.files)) - set(model.headers)
+    none = Model(model.files, {}, {})
+    digests = hash_model(none, profiles=(), files=plain, threads=threads, progress=progress)
+    result.coverage.tensors, result.coverage.tensor_bytes = len(model.tensors), model.nbytes
+    _check_listed(result, signed, digests)
+    _check_weights_files(result, model, signed, claimed)
+    _check_names(result, model, claimed)
+
+
+def tensor_finding(line: TensorLine, found: Mapping[Profile, str]) -> Finding | None:
+    """Compare the identities of one tensor with the signed ones; None: it is the signed tensor."""
+    for profile, identity in found.items():
+        if identity != line.identity.get(profile):
+            return finding(
+                "tensor-digest",
+                "tensor is not the signed one",
+                where=f"{line.file}: {line.name}",
+                expected=f"{profile} {line.identity.get(profile)}",
+                found=f"{profile} {identity}",
+            )
+    return None
+
+
+def file_finding(name: str, signed: str, found: str) -> Finding:
+    """Return the finding for a file whose SHA-256 is another."""
+    return finding(
+        "file-digest",
+        "file is not the signed one",
+        where=name,
+        expected=f"sha256 {signed}",
+        found=f"sha256 {found}",
+    )
+
+
+def _check_listed(result: Integrity, signed: Oms, digests: Digests) -> None:
+    for name, found in sorted(digests.files.items()):
+        if found != signed.resources[name]:
+            result.findings.append(file_finding(name, signed.resources[name], found))
 
 
 def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: Table) -> None:
@@ -183,30 +223,23 @@ def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: 
             )
 
 
-def _check_tensors(result: Integrity, model: Model, claimed: Table, digests: Digests) -> None:
+def _check_names(result: Integrity, model: Model, claimed: Table) -> None:
     for name in sorted(set(claimed.tensors) - set(model.tensors)):
         result.findings.append(finding("tensor-missing", "signed tensor is missing", where=name))
     for name in sorted(set(model.tensors) - set(claimed.tensors)):
         result.findings.append(finding("tensor-unsigned", "tensor is not in the table", where=name))
-    wrong = 0
+
+
+def _check_tensors(result: Integrity, model: Model, claimed: Table, digests: Digests) -> None:
+    _check_names(result, model, claimed)
+    wrong: list[Finding] = []
     for name in sorted(set(model.tensors) & set(claimed.tensors)):
-        line, found = claimed.tensors[name], digests.tensors[name]
+        other = tensor_finding(claimed.tensors[name], digests.tensors[name].identity)
         result.coverage.tensors_checked += 1
-        for profile, identity in found.identity.items():
-            if identity == line.identity.get(profile):
-                continue
-            wrong += 1
-            if wrong <= _SHOWN:
-                result.findings.append(
-                    finding(
-                        "tensor-digest",
-                        "tensor is not the signed one",
-                        where=f"{line.file}: {name}",
-                        expected=f"{profile} {line.identity.get(profile)}",
-                        found=f"{profile} {identity}",
-                    )
-                )
-    if wrong > _SHOWN:
+        if other is not None:
+            wrong.append(other)
+    result.findings += wrong[:_SHOWN]
+    if len(wrong) > _SHOWN:
         result.findings.append(
-            finding("tensor-digest", f"and {wrong - _SHOWN} more tensors", where=table.TENSORS)
+            finding("tensor-digest", f"and {len(wrong) - _SHOWN} more tensors", where=table.TENSORS)
         )
