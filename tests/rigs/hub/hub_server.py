@@ -19,14 +19,37 @@ _SMALL = 64 << 10
 
 
 class Log:
-    """Every request, in order of its end."""
+    """Every request, in order of arrival. Who reads it waits for answers that are being sent."""
 
     def __init__(self) -> None:
-        self.requests: list[Asked] = []
+        self._requests: list[Asked] = []
+        self._busy: set[int] = set()
+        self._changed = threading.Condition()
+
+    def began(self, asked: Asked) -> None:
+        """Note a request."""
+        with self._changed:
+            self._requests.append(asked)
+            self._busy.add(id(asked))
+
+    def ended(self, asked: Asked) -> None:
+        """Note that all is sent that will be for now."""
+        with self._changed:
+            self._busy.discard(id(asked))
+            self._changed.notify_all()
+
+    @property
+    def requests(self) -> list[Asked]:
+        """All of them."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy, timeout=10)
+            return list(self._requests)
 
     def clear(self) -> None:
         """Forget all."""
-        self.requests.clear()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy, timeout=10)
+            self._requests.clear()
 
     def of(self, *routes: str) -> list[Asked]:
         """Return the requests of some routes."""
@@ -122,14 +145,14 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         base = f"http://{self.headers.get('host', '')}"
         call = Call(server.hub, self.command, self.path, self.headers, self.rfile, base)
+        server.log.began(call.log)
         try:
             answer = self._answer(call)
             call.drain()
             server.faults.act(call.log.route, answer.file or "")
-            call.log.status = answer.status
             self._send(call, answer)
         finally:
-            server.log.requests.append(call.log)
+            server.log.ended(call.log)
 
     def _answer(self, call: Call) -> Answer:
         faults = self.server.faults
@@ -153,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             to = values.get("to", f"{elsewhere}/_elsewhere{call.path}")
             return Answer(302, headers={"Location": to}, document=b"")
         if fault.kind == "stall":
-            self.server.closing.wait(values.get("seconds"))
+            self._wait(call, values)
             raise ConnectionAbortedError("stalled to the end")
         code = values.get("code", 503)
         told = {"X-Error-Message": values.get("message", f"fault {code}")}
@@ -162,6 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, call: Call, answer: Answer) -> None:
+        call.log.status = answer.status
         if answer.content is not None:
             self._send_content(call, answer, answer.content)
             return
@@ -176,7 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
         if "replace" in faults:
             data = faults["replace"]["data"]
             content = Content(data, len(data))
-        ranged = asked_range(call.log.range, content.size) if self._wants(call, faults) else None
+        try:
+            asked = call.log.range if self._wants(call, faults) else ""
+            ranged = asked_range(asked, content.size)
+        except RefusalError as refusal:
+            self._send(call, refused(refusal))
+            return
         start, end = ranged or (0, content.size)
         if ranged and "fewer" in faults:
             end = start + max((end - start) // 2, 1)
@@ -194,9 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
         flip = faults["corrupt"].get("at", content.size - 1) if "corrupt" in faults else None
         self._copy(call, content, start, stop, flip)
         if "stop" in faults:
-            self.server.closing.wait(faults["stop"].get("seconds"))
+            self._wait(call, faults["stop"])
         if stop < end:
             self.close_connection = True
+
+    def _wait(self, call: Call, values: dict[str, Any]) -> None:
+        self.server.log.ended(call.log)
+        self.server.closing.wait(values.get("seconds"))
 
     def _wants(self, call: Call, faults: dict[str, Any]) -> bool:
         return bool(call.log.range) and call.method == "GET" and "ignore-range" not in faults
