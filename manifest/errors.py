@@ -141,6 +141,18 @@ class JsonError(MalformedError):
     code = "json"
 
 
+class YamlError(MalformedError):
+    """YAML that we don't read: too large, too deep, an alias, a tag, a key that stands twice."""
+
+    code = "yaml"
+
+
+class CardError(MalformedError):
+    """A model card that can't be read: too large, not UTF-8, front matter that is no mapping."""
+
+    code = "card"
+
+
 class HeaderError(MalformedError):
     """A safetensors header that is truncated, oversized, overlapping or lying."""
 

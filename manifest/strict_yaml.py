@@ -1,15 +1,28 @@
-"""YAML read strictly: no aliases, no tags, no duplicate keys, bounded; numbers keep their text."""
+"""YAML read strictly: no aliases, no tags, no duplicate keys, bounded; numbers keep their text.
+
+`parse_yaml` reads what we and mergekit write; `parse_marked` reads what people write into model cards:
+scalars as YAML 1.2 has them (`no` is a language), and where every key stands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+import msgspec
 import yaml
 
-from parentage.manifest.errors import RecipeError
+from parentage.manifest.errors import RecipeError, YamlError
 
 _MAX_YAML = 1 << 20
+_MAX_DEPTH: Final = 64
+#: YAML 1.2, core schema.
+_WORDS: Final = dict.fromkeys(("null", "Null", "NULL", "~", ""), None) | {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+#: From the root to a value: keys and indices.
+Path = tuple[str | int, ...]
 
 
 class _Strict(yaml.SafeLoader):
@@ -58,3 +71,127 @@ def parse_yaml(data: bytes, *, where: str) -> object:
         raise RecipeError(
             "not valid YAML", where=where, found=" ".join(str(error).split())
         ) from error
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """A document, and where its parts stand.
+
+    Attributes:
+        value: of null, bool, str, list and dict; every number is its text.
+        starts: character offset of each key, and of each item of a list, by path.
+    """
+
+    value: Any
+    starts: dict[Path, int]
+
+
+def parse_marked(text: str, *, where: str, limit: int) -> Marked:
+    """Parse one YAML document with the offset of every key; an empty one is None.
+
+    Args:
+        text: the document.
+        where: how errors name it.
+        limit: refuse anything larger, before parsing (characters).
+
+    Raises:
+        YamlError: not YAML, too large, too deep, an alias, a tag, a key that is no text or stands twice.
+    """
+    if len(text) > limit:
+        raise YamlError(
+            "YAML too large",
+            where=where,
+            expected=f"at most {limit:,} characters",
+            found=f"{len(text):,}",
+        )
+    # libyaml where PyYAML has it: a card with a thousand scores is read in milliseconds.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    builder = _Builder(where)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            builder.take(event)
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise YamlError(
+            "not valid YAML", where=where, found=" ".join(str(error).split())
+        ) from error
+    return Marked(builder.value, builder.starts)
+
+
+def _mark(event: yaml.Event) -> Any:  # noqa: ANN401  (PyYAML has two classes of marks)
+    return event.start_mark
+
+
+class _Open(msgspec.Struct):
+    """A list or mapping that has not ended."""
+
+    value: list[Any] | dict[str, Any]
+    path: Path
+    key: str | None = None
+
+
+class _Builder:
+    """Builds values from events; nothing recurses, so that depth is ours to bound."""
+
+    def __init__(self, where: str) -> None:
+        self.value: Any = None
+        self.starts: dict[Path, int] = {}
+        self._where, self._stack, self._documents = where, list[_Open](), 0
+
+    def take(self, event: yaml.Event) -> None:
+        """Take the next event."""
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise YamlError("more than one YAML document", where=self._where)
+        elif isinstance(event, yaml.AliasEvent):
+            raise self._bad("alias not allowed", event, str(event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._stack.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            self._put(event, self._scalar(event))
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._begin(event)
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        if event.tag is not None:
+            raise self._bad("tag not allowed", event, event.tag)
+        if len(self._stack) >= _MAX_DEPTH:
+            raise self._bad("YAML nested too deeply", event, f"more than {_MAX_DEPTH} levels")
+        value: list[Any] | dict[str, Any]
+        value = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self._stack.append(_Open(value, self._put(event, value)))
+
+    def _put(self, event: yaml.Event, value: Any) -> Path:  # noqa: ANN401  (a YAML value)
+        """Put a value where it belongs, and return its path; a mapping's scalar may be a key."""
+        if not self._stack:
+            self.value = value
+            return ()
+        top = self._stack[-1]
+        if isinstance(top.value, list):
+            path = (*top.path, len(top.value))
+            top.value.append(value)
+            self.starts[path] = _mark(event).index
+            return path
+        if top.key is None:
+            # A key is its text, whatever it would be as a value: `on`, `null`, `1`.
+            key = event.value if isinstance(event, yaml.ScalarEvent) else None
+            if key is None or key in top.value:
+                raise self._bad("key stands twice or is no text", event, str(key))
+            top.key, top.value[key] = key, None
+            path = (*top.path, key)
+            self.starts[path] = _mark(event).index
+            return path
+        path = (*top.path, top.key)
+        top.value[top.key], top.key = value, None
+        return path
+
+    def _scalar(self, event: yaml.ScalarEvent) -> bool | str | None:
+        if event.tag not in {None, "!"}:
+            raise self._bad("tag not allowed", event, event.tag)
+        text: str = event.value
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise self._bad("half a character", event, text)
+        return _WORDS.get(text, text) if event.implicit[0] else text
+
+    def _bad(self, what: str, event: yaml.Event, found: str) -> YamlError:
+        line = _mark(event).line + 1
+        return YamlError(what, where=f"{self._where}: line {line} of its YAML", found=found)

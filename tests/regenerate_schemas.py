@@ -17,9 +17,11 @@ from parentage.attest.statements.recompute import Recompute
 from parentage.attest.statements.release import Release
 from parentage.attest.statements.status import Status
 from parentage.attest.statements.summary import Summary
+from parentage.manifest.card import Digests
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
+from parentage.verify.cards.report import CardReport
 from parentage.verify.identify import Identification
 from parentage.verify.oms_report import OmsReport
 from parentage.verify.report import Report
@@ -32,6 +34,8 @@ MODELS: dict[str, Any] = {
     "oms-v0.1": OmsReport,
     "lock-v0.1": Lock,
     "policy-v0.1": Policy,
+    "card-v0.1": CardReport,
+    "card-digests-v0.1": Digests,
     "dispute-v0.1": Dispute,
     "endorsement-v0.1": Endorsement,
     "recompute-v0.1": Recompute,

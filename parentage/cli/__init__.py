@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "locate": "say which revision of a repository holds a release",
     "countersign": "sign again, byte for byte, what somebody signed",
     "identify": "say whose weights these are",
+    "card": "hold a model card against the manifest, and write its provenance section",
     "export": "derive SLSA, CycloneDX or SVR documents from a verified release",
     "join": "decide from the partial results of several verifiers' runs",
 }

@@ -1,0 +1,1 @@
+"""Model cards against the manifest: the card is the claim, the signed lineage is the authority."""

@@ -1,0 +1,161 @@
+"""What a card is held against: the lineage of a release, signed or only declared.
+
+Without anyone to trust, bundles are parsed and not verified: the report says so. A draft goes before
+what is signed, for it is what will be signed next; whoever names a key gets the signed lineage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+from parentage.attest import bundle, claims, oms
+from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_SIG
+from parentage.attest.opening import open_bundle
+from parentage.attest.statement import Statement, Subject, parse_statement
+from parentage.attest.trust import Trust
+from parentage.manifest import canonical, lineage, table
+from parentage.manifest.errors import MalformedError, StatementError, UnsignedError
+from parentage.manifest.files import FileSet
+from parentage.manifest.lineage import DRAFT, LINEAGE, Lineage
+from parentage.manifest.table import TENSORS, FileLine
+from parentage.verify.cards.surroundings import Folder
+
+State = Literal["verified", "signed", "declared"]
+#: What is said of a manifest in each state.
+SAID: Final = {
+    "verified": "signed by whom you trust",
+    "signed": "signed; the signature was not verified",
+    "declared": "declared, not signed yet",
+}
+
+
+class Authority(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest.
+
+    Attributes:
+        lineage: parents, recipe, weights.
+        state: verified, signed (by whom was not asked), or declared.
+        resources: SHA-256 of each file that `model.sig` signs; empty while nothing is signed.
+        files: the weights files of the tensor table.
+    """
+
+    lineage: Lineage
+    state: State
+    resources: dict[str, str] = {}
+    files: tuple[FileLine, ...] = ()
+
+
+def find_authority(folder: Folder, trust: Trust | None) -> Authority:
+    """Return the manifest of a release.
+
+    Raises:
+        UnsignedError: there is none, or with `trust` none by whom is trusted.
+        SignatureError: by nobody trusted.
+        MalformedError: it is broken, or about other weights.
+    """
+    with folder.open(MODEL_SIG, CLAIMS, TENSORS, DRAFT) as files:
+        if trust is not None:
+            return _verified(files, trust)
+        if DRAFT in files.files:
+            return _declared(files)
+        return _signed(files)
+
+
+def _declared(files: FileSet) -> Authority:
+    data = files.files[DRAFT].read_small(canonical.MAX_BYTES)
+    said = lineage.parse(canonical.loads(data, where=DRAFT), where=DRAFT)
+    return Authority(lineage=said, state="declared", files=_weights_files(files))
+
+
+def _verified(files: FileSet, trust: Trust) -> Authority:
+    if MODEL_SIG not in files.files:
+        raise _nothing(files)
+    opened = open_bundle(files.files[MODEL_SIG].read_small(MAX_BUNDLE), trust, MODEL_SIG)
+    signed = oms.parse(opened.statement)
+    return Authority(
+        lineage=claims.find_lineage(files, opened, trust),
+        state="verified",
+        resources=signed.resources,
+        files=_weights_files(files),
+    )
+
+
+def _signed(files: FileSet) -> Authority:
+    if MODEL_SIG not in files.files or CLAIMS not in files.files:
+        raise _nothing(files)
+    parsed = bundle.parse(files.files[MODEL_SIG].read_small(MAX_BUNDLE), MODEL_SIG)
+    signature = parse_statement(parsed.payload, MODEL_SIG)
+    signed = oms.parse(signature)
+    expected = (
+        Subject("model", signature.subjects[0].sha256),
+        Subject(TENSORS, claims.table_digest(files)),
+        Subject("oms-statement", hashlib.sha256(parsed.payload).hexdigest()),
+    )
+    found = [one for one in _lineages(files, parsed.hint) if one.subjects == expected]
+    if not found:
+        raise StatementError(
+            "no lineage here is about these weights and this model.sig",
+            where=CLAIMS,
+            hint="parentage declare, parentage sign",
+        )
+    if len({one.payload for one in found}) > 1:
+        raise StatementError(
+            "several lineages of these weights",
+            where=CLAIMS,
+            hint="say whose counts: --key release.pub, or --policy FILE",
+        )
+    return Authority(
+        lineage=lineage.parse(found[0].predicate, where="lineage"),
+        state="signed",
+        resources=signed.resources,
+        files=_weights_files(files),
+    )
+
+
+def _lineages(files: FileSet, hint: str) -> list[Statement]:
+    """Return the lineages whose signer calls itself as that of `model.sig` does; nothing is verified."""
+    found: list[Statement] = []
+    lines = files.files[CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{CLAIMS}:{number}"
+        try:
+            parsed = bundle.parse(line, where)
+            statement = parse_statement(parsed.payload, where)
+        except MalformedError:
+            continue  # claims.jsonl: unknown lines are ignored
+        if parsed.hint == hint and statement.predicate_type == LINEAGE:
+            found.append(statement)
+    return found
+
+
+def _weights_files(files: FileSet) -> tuple[FileLine, ...]:
+    """Return the last lines of the tensor table, without reading those of the tensors."""
+    if TENSORS not in files.files:
+        return ()
+    rest = files.files[TENSORS].read_small(table.MAX_TABLE).rstrip(b"\n")
+    found: list[FileLine] = []
+    while rest:
+        rest, _, line = rest.rpartition(b"\n")
+        if b'"name":' in line:
+            break
+        try:
+            found.append(msgspec.json.decode(line, type=FileLine))
+        except msgspec.DecodeError as error:
+            raise StatementError(
+                "bad line in tensor table", where=TENSORS, found=str(error)
+            ) from error
+    return tuple(reversed(found))
+
+
+def _nothing(files: FileSet) -> UnsignedError:
+    return UnsignedError(
+        "no manifest here",
+        where=str(files.root),
+        expected=f"{MODEL_SIG} and {CLAIMS}, or {DRAFT}",
+        hint=f"parentage declare {files.root}, then parentage card sync {files.root}, then parentage sign {files.root}",
+    )
