@@ -117,6 +117,54 @@ class WriteFailedError(CannotRunError):
     code = "write-failed"
 
 
+class HubError(CannotRunError):
+    """A Hub can't be read now: it does not answer, or refuses."""
+
+    code = "hub"
+
+
+class HubOfflineError(HubError):
+    """Something must be read from a Hub, and HF_HUB_OFFLINE forbids it."""
+
+    code = "hub-offline"
+
+
+class HubTokenError(HubError):
+    """A Hub refuses the token: expired, revoked, or without the right to do this."""
+
+    code = "hub-token"
+
+
+class HubGatedError(HubError):
+    """A repository whose owner must let readers in first."""
+
+    code = "hub-gated"
+
+
+class HubNotFoundError(HubError):
+    """A Hub shows no such repository, revision or file; a private one looks the same."""
+
+    code = "hub-not-found"
+
+
+class HubUnreachableError(HubError):
+    """A Hub did not answer in time, however often it was asked."""
+
+    code = "hub-unreachable"
+
+
+class HubAnswerError(HubError):
+    """A Hub or mirror answered something else than it was asked."""
+
+    code = "hub-answer"
+
+
+class HubContentError(HubError):
+    """A Hub or mirror gave other bytes than it lists for the file at that commit."""
+
+    code = "hub-content"
+
+
 class KeylessError(CannotRunError):
     """A keyless signature can't be had now: no identity, or a service is down or answers nonsense."""
 
