@@ -320,7 +320,7 @@ def _check_head(repo: Repo, listed: Listed, answer: Answer) -> None:
     if answer.status >= 400:
         if listed.path in repo.targets:
             # An address of a store holds for an hour or so; the Hub has a new one.
-            del repo.targets[listed.path]
+            repo.targets.pop(listed.path, None)
             raise PassingError(_refused(repo.web, answer, repo.place, listed.path))
         raise _refused(repo.web, answer, repo.place, listed.path)
     linked = answer.headers.get("x-linked-etag", "").strip('W/"')
@@ -416,7 +416,10 @@ def _refused(web: Web, answer: Answer, place: HubPlace, name: str = "") -> HubEr
         )
     if code == "RevisionNotFound":
         return HubNotFoundError(
-            "no such revision", where=where, found=found, hint=f"hf models info {place.repo}"
+            "no such revision",
+            where=where,
+            found=found,
+            hint=f"hf repos branch --help; hf repos tag list {place.repo}",
         )
     if code == "EntryNotFound":
         return HubNotFoundError("no such file at this commit", where=where, found=found)
