@@ -75,7 +75,7 @@ methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from rea
 schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 	$(PY) tests/regenerate_schemas.py
 
-peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok  ## peers, each in its own environment
+peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok $(PEERS)/olah/.ok  ## peers, each in its own environment
 
 rig: $(RIG)/node_modules/.package-lock.json  ## what the loopback Sigstore of the tests runs on (needs Node)
 
@@ -88,6 +88,11 @@ $(RIG)/node_modules/.package-lock.json: $(RIG)/package-lock.json
 $(PEERS)/model-signing/.ok:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PEER_PIP) model-signing==1.1.1 pyOpenSSL
+	touch $@
+
+$(PEERS)/olah/.ok:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PEER_PIP) olah==0.5.4
 	touch $@
 
 $(PEERS)/sd-mecha/.ok: constraints.txt
