@@ -21,7 +21,9 @@ _SHOWN = 200
 def printable(text: str, limit: int = _SHOWN) -> str:
     """Escape text from outside so that it can't drive a terminal, a page or an annotation."""
     cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    said = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    # GitHub's runner obeys "##[command]" anywhere in a line of a log (actions/runner, ActionCommand.cs).
+    return said.replace("##[", "##\\x5b")
 
 
 class ParentageError(Exception):

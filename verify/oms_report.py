@@ -8,7 +8,8 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
-from parentage.verify.report import Signer, facts_of, head_lines, who
+from parentage.verify.report import Signer, who
+from parentage.verify.showing import Shown, problems_of
 from parentage.verify.verdict import EXIT_CODES, Finding, Verdict
 
 SCHEMA: Final = "https://parentage.dev/oms/v0.1"
@@ -66,15 +67,26 @@ class OmsReport(msgspec.Struct, kw_only=True, rename="camel"):
         """Whether the verdict is `verified`."""
         return self.verdict == Verdict.VERIFIED
 
+    def shown(self, command: str = "oms verify") -> Shown:
+        """Return the report as any format shows it."""
+        return Shown(
+            command=command,
+            subject=printable(self.model),
+            verdict=self.verdict,
+            exit_code=self.exit_code,
+            problems=problems_of(self.findings),
+            facts=tuple(_facts(self)),
+            not_checked=tuple(printable(text, 400) for text in self.not_checked),
+            document=self,
+        )
+
     def decide(self, verdict: Verdict) -> None:
         """Set verdict and exit code together."""
         self.verdict = verdict
         self.exit_code = EXIT_CODES[verdict]
 
 
-def to_text(report: OmsReport) -> str:
-    """Return the report for people: verdict first, then why, then what was not checked."""
-    lines = head_lines(report.verdict, report.model, report.findings)
+def _facts(report: OmsReport) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if report.signer is not None:
         facts.append(("signed by", who(report.signer)))
@@ -85,7 +97,4 @@ def to_text(report: OmsReport) -> str:
             ("root", f"sha256 {report.root}, over {said.method}{shards} by {said.hash_type}")
         )
     facts.append(("covered", report.coverage.describe()))
-    lines += facts_of(facts)
-    lines += ["", "not checked"]
-    lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
-    return "\n".join(lines)
+    return facts

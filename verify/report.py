@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +17,6 @@ from parentage.verify.showing import Shown, problems_of
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
-SHOWN: Final = 12
 _WORDS: Final = {Rung.UNPROVEN: "undecided", Rung.REFUTED: "refuted"}
 
 
@@ -220,45 +218,6 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         self.exit_code = EXIT_CODES[verdict]
 
 
-def to_text(report: Report) -> str:
-    """Return the report for people: verdict first, then why, then what was not checked."""
-    lines = head_lines(report.verdict, report.release, report.findings)
-    lines += facts_of(_facts(report))
-    if report.not_checked:
-        lines += ["", "not checked"]
-        lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
-    return "\n".join(lines)
-
-
-def head_lines(verdict: Verdict, name: str, findings: Sequence[Finding]) -> list[str]:
-    """Return what every report begins with: the verdict, and why."""
-    lines = [f"{verdict.value.upper()}  {printable(name)}", ""]
-    refuting = [found for found in findings if found.refutes]
-    for found in refuting[:SHOWN]:
-        lines += finding_lines(found, "✗")
-    if len(refuting) > SHOWN:
-        lines.append(f"  ✗ and {len(refuting) - SHOWN} more (--json lists all)")
-    for no in [found for found in findings if found.denies]:
-        lines += finding_lines(no, "✗")
-    for note in [found for found in findings if not found.refutes and not found.denies][:SHOWN]:
-        lines += finding_lines(note, "!")
-    return [*lines, ""] if findings else lines
-
-
-def finding_lines(found: Finding, mark: str) -> list[str]:
-    """Return a finding for people."""
-    lines = [f"  {mark} {found.message}  [{found.code}]"]
-    for label, value in (
-        ("where", found.where),
-        ("expected", found.expected),
-        ("found", found.found),
-        ("next", found.next),
-    ):
-        if value:
-            lines.append(f"      {label + ':':<10}{value}")
-    return lines
-
-
 def who(signer: Signer) -> str:
     """Return a signer for people."""
     if signer.method == "key":
@@ -288,11 +247,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         where = f" on {report.device}" if report.device else ""
         facts.append(("rung", f"{report.reached} (demanded: {report.demanded}){where}"))
     return facts
-
-
-def facts_of(facts: list[tuple[str, str]]) -> list[str]:
-    """Return labels and values as lines."""
-    return [f"  {label:<10}{value}" for label, value in facts]
 
 
 def _stands(report: Report) -> list[tuple[str, str]]:

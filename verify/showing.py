@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from parentage.verify.verdict import Finding, Verdict
+
+#: Beside what a problem is shown where nobody knows better: platforms refuse a result without a file.
+FALLBACK: Final = "README.md"
 
 
 class Level(StrEnum):
@@ -60,6 +63,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         facts: (label, value) pairs of what was established.
         not_checked: sentences.
         document: the result's own structure, which is its JSON.
+        beside: path of a text file in the repository that problems without a file of their own are shown
+            beside; empty: none is known.
     """
 
     command: str
@@ -70,6 +75,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[tuple[str, str], ...] = ()
     not_checked: tuple[str, ...] = ()
     document: Any = None
+    beside: str = ""
 
 
 def problems_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:

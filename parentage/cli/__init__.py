@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import os
 import sys
 from contextlib import suppress
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     from parentage.manifest.errors import ParentageError
 
     given = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in given
+    as_json = _wants_json(given)
     try:
         result: Any = cli.main(args=given, prog_name="parentage", standalone_mode=False)
     except ParentageError as error:
@@ -118,6 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(_os_error(error, as_json=as_json))
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _wants_json(given: list[str]) -> bool:
+    """Say whether errors are JSON, too: asked before the options are parsed."""
+    pairs = itertools.pairwise(given)
+    return bool({"--json", "--format=json"} & {*given}) or ("--format", "json") in pairs
 
 
 def _mistake(error: click.ClickException, *, as_json: bool) -> int:

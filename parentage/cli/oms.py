@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parentage.cli.shared import COLOURS, coloured, emit, json_option, progress, threads_option
+from parentage.cli.shared import emit, json_option, progress, show_report, threads_option
 from parentage.cli.signing import SigningChoice, signing_options
 from parentage.cli.trusting import TrustChoice, trust_options
 from parentage.manifest.errors import UsageError
@@ -176,7 +176,6 @@ def verify(
 ) -> int:
     """Check MODEL, a folder or one file, against its signature; and say what it does not cover."""
     from parentage.verify.oms_check import OmsDemands, verify_oms
-    from parentage.verify.oms_report import to_text
 
     if trusted.policy is not None:
         raise UsageError(
@@ -198,9 +197,5 @@ def verify(
                 progress=bar,
             ),
         )
-    if as_json:
-        emit(report)
-        return report.exit_code
-    word = report.verdict.value.upper()
-    click.echo(coloured(word, COLOURS[word]) + to_text(report).removeprefix(word))
+    show_report(report, as_json=as_json)
     return report.exit_code

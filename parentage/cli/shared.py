@@ -18,6 +18,7 @@ from parentage.manifest.errors import ParentageError, UsageError
 if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
     from parentage.manifest.hashing import Progress
+    from parentage.verify.oms_report import OmsReport
     from parentage.verify.report import Report
 
 FOLDER = click.Path(path_type=Path, exists=True)
@@ -93,15 +94,16 @@ COLOURS = {
 }
 
 
-def show_report(report: Report, *, as_json: bool) -> None:
+def show_report(report: Report | OmsReport, *, as_json: bool) -> None:
     """Print a report: JSON, or text whose first word is the verdict."""
-    from parentage.verify.report import to_text
-
     if as_json:
         emit(report)
         return
+    from parentage.verify.formats import human
+
     word = report.verdict.value.upper()
-    click.echo(coloured(word, COLOURS[word]) + to_text(report).removeprefix(word))
+    text = human.render(report.shown()).removeprefix(word)
+    click.echo(coloured(word, COLOURS[word]) + text, nl=False)
 
 
 def coloured(text: str, colour: str) -> str:
@@ -112,16 +114,19 @@ def coloured(text: str, colour: str) -> str:
 def report_error(error: ParentageError, *, as_json: bool) -> int:
     """Print an error where its reader looks for it, and return its exit code."""
     if as_json:
-        emit(
-            {
-                "schema": "https://parentage.dev/error/v0.1",
-                "exitCode": error.exit_code,
-                "error": error.as_dict(),
-            }
-        )
+        emit(error_document(error))
     else:
         click.echo(f"error [{error.code}]: {error.describe()}", err=True)
     return error.exit_code
+
+
+def error_document(error: ParentageError) -> dict[str, Any]:
+    """Return an error as JSON shows it."""
+    return {
+        "schema": "https://parentage.dev/error/v0.1",
+        "exitCode": error.exit_code,
+        "error": error.as_dict(),
+    }
 
 
 def named_parents(values: tuple[str, ...]) -> dict[str, Path]:

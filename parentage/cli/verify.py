@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from parentage.cli.formatting import FormatChoice, beside, format_options
 from parentage.cli.locking import LockChoice, lock_options
 from parentage.cli.shared import (
     FILE,
     ancestor_option,
     device_option,
-    json_option,
     level_option,
     load_key,
     loose_parents,
@@ -20,7 +21,6 @@ from parentage.cli.shared import (
     passphrase_option,
     progress,
     rung_option,
-    show_report,
     threads_option,
 )
 from parentage.cli.trusting import TrustChoice, trust_options
@@ -91,13 +91,13 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 @click.option("--every-engine", is_flag=True, help="With --shard: try all engines on all tensors.")
 @click.option(
     "-o",
-    "--output",
+    "--part",
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --shard: the partial result to write.",
 )
 @click.option("--sign-key", type=FILE, help="With --shard: the verifier's private key.")
 @passphrase_option
-@json_option
+@format_options
 def command(
     release: Path,
     trusted: TrustChoice,
@@ -110,26 +110,27 @@ def command(
     whole_files: bool,
     device: str,
     threads: int | None,
-    as_json: bool,
-    output: Path | None,
+    formatted: FormatChoice,
+    part: Path | None,
     sign_key: Path | None,
     passphrase_file: Path | None,
     **chosen: Any,  # noqa: ANN401  (the options of `Way`, under its names)
 ) -> int:
     """Check RELEASE: signature, every file and tensor, parents, and the recipe by recomputing it."""
+    from parentage.attest.bundle import MODEL_SIG
     from parentage.manifest.atomic import write_bytes
     from parentage.verify.check import verify_part
     from parentage.verify.demands import Demands
 
     way = _way(**chosen)
-    signer = _signer(way, output, sign_key, passphrase_file)
+    signer = _signer(way, part, sign_key, passphrase_file)
     given = loose_parents(parents)
     remembered = locked.remembered(release)
     reads = [release, *(path for _, path in given), *against]
     if level == "recompute":
         reads.append(release)
-    with progress("verify", quiet=as_json, reads=reads) as bar:
-        report, part = verify_part(
+    with progress("verify", quiet=formatted.quiet, reads=reads) as bar:
+        report, partial = verify_part(
             release,
             trust=trusted.build(),
             parents=given,
@@ -148,10 +149,11 @@ def command(
             signer=signer,
         )
     locked.keep(report, remembered)
-    if part and output is not None:
-        write_bytes(output, part)
-    show_report(report, as_json=as_json)
-    return report.exit_code
+    if partial and part is not None:
+        write_bytes(part, partial)
+    shown = report.shown("verify")
+    near = beside(release / "README.md", release / MODEL_SIG)
+    return formatted.show(msgspec.structs.replace(shown, beside=near))
 
 
 def _way(*, shard: str | None, engine: str, **chosen: Any) -> Way:  # noqa: ANN401
@@ -167,10 +169,10 @@ def _way(*, shard: str | None, engine: str, **chosen: Any) -> Way:  # noqa: ANN4
 
 
 def _signer(
-    way: Way, output: Path | None, sign_key: Path | None, passphrase_file: Path | None
+    way: Way, part: Path | None, sign_key: Path | None, passphrase_file: Path | None
 ) -> KeySigner | None:
-    if (way.shard is None) != (output is None) or (way.shard is None) != (sign_key is None):
-        raise UsageError("--shard, --output and --sign-key go together")
+    if (way.shard is None) != (part is None) or (way.shard is None) != (sign_key is None):
+        raise UsageError("--shard, --part and --sign-key go together")
     if way.every_engine and way.shard is None:
         raise UsageError("--every-engine is for shards; a whole run tries what it must")
     if sign_key is None:

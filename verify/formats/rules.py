@@ -1,0 +1,95 @@
+"""What codes mean, in one sentence each, and what tells two results of a code apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
+
+from parentage.manifest.errors import ParentageError
+from parentage.verify.formats.grouping import Group
+from parentage.verify.showing import Shown
+
+DOCS: Final = "https://parentage.dev/docs/gates"
+#: Codes of findings. Errors met on the way are known by their classes, gate checks and card rules by theirs.
+MEANINGS: Final = {
+    "denied": "The release is valid, and the policy says no",
+    "disputed": "A verifier or witness of the policy disagrees with the release",
+    "dispute": "Somebody whom the policy does not list disagrees with the release",
+    "file-digest": "A file's contents are not those that were signed",
+    "file-missing": "A signed file is not here",
+    "file-unsigned": "A file lies in the release that the signature does not cover",
+    "frozen-tensor-changed": "A tensor that the training declares as frozen differs from its base",
+    "header-digest": "The header of a weights file is not the signed one",
+    "hidden-merge": "The weights are a merge that the lineage does not declare",
+    "ignored-content": "The signer left out a file that loaders read",
+    "is-intermediate": "What was released is the output of an earlier step",
+    "is-known-model": "The weights are those of a release that was given to compare with",
+    "key-compromised": "The signing key was stolen before this was provably signed",
+    "legacy-signature": "The model signature has a form from before model_signing 1.1",
+    "lineage-ring": "The claims of a release and its parents go in a ring",
+    "more-problems": "More problems than this format lists",
+    "no-trace": "The declared training changed nothing",
+    "not-finite": "Weights hold NaN or infinity",
+    "parent-is-another": "Weights given as a parent are not those that the lineage names",
+    "parent-lineage": "What a parent says of itself contradicts this release",
+    "parent-unreadable": "Weights given as a parent can't be read",
+    "parent-unsigned": "Nobody whom the policy lists signed this parent",
+    "read-from-pickle": "Weights were read from a pickle",
+    "recipe-mismatch": "The recipe, recomputed, does not give these weights",
+    "refuted": "Evidence contradicts the claim",
+    "requirement-not-met": "The trust policy demands a statement that is not here",
+    "signature-vanished": "A signature that the lock file remembers is gone",
+    "signer-changed": "Somebody else signed than the lock file remembers",
+    "status-fork": "Two statuses of one sequence contradict each other",
+    "status-history": "The chain of statuses has a gap",
+    "status-missing": "No status says that the release is current",
+    "status-unreadable": "A status can't be read",
+    "status-went-back": "A statement that the lock file remembers is gone",
+    "step-output": "A step, recomputed, does not give the output that it declares",
+    "table-contradicts-signature": "Tensor table and model signature name different contents",
+    "tensor-digest": "A tensor's contents are not those that were signed",
+    "tensor-form": "A tensor has another shape or dtype than the recipe gives",
+    "tensor-from-nowhere": "No step of the recipe makes this tensor",
+    "tensor-missing": "A signed tensor is not here",
+    "tensor-not-there": "The recipe makes a tensor that the release lacks",
+    "tensor-unsigned": "A tensor is here that the signed table does not have",
+    "too-few-signers": "Fewer publishers signed than the policy demands",
+    "training-base-differs": "The declared base is not what the training started from",
+    "training-too-far": "Weights moved further than the declared learning rates allow",
+    "unannounced-replacement": "The lock file remembers other contents, and nobody announced these",
+    "uncovered-content": "A file that loaders read is not covered by the signature",
+    "unproven": "It could not be decided whether the claim holds",
+    "unsigned": "There is no signature to verify",
+    "weights-files": "Folder and tensor table have different weights files",
+    "weights-root": "The lineage is about other weights",
+    "weights-size": "The lineage counts other tensors or bytes than the tensor table",
+}
+
+
+def about(code: str) -> str:
+    """Return what a code means; empty: it is not known here."""
+    return MEANINGS.get(code) or _errors().get(code, "")
+
+
+def fingerprint(shown: Shown, group: Group) -> str:
+    """Return a name of a result that a new revision, other counts and moved lines leave as it is."""
+    subject = shown.subject.partition("@")[0]
+    parts = ("1", shown.command, subject, group.code, group.file, group.module)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@cache
+def _errors() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for error in _below(ParentageError):
+        first = (error.__doc__ or "").strip().partition("\n")[0]
+        found.setdefault(error.code, first.rstrip("."))
+    return found
+
+
+def _below(error: type[ParentageError]) -> Iterator[type[ParentageError]]:
+    for child in error.__subclasses__():
+        yield child
+        yield from _below(child)
