@@ -40,8 +40,8 @@ class Role(StrEnum):
     """What someone may say.
 
     publisher: signs releases. successor: speaks for a publisher who left. verifier: says what it
-    recomputed. witness: says what it saw. recovery: withdraws what a stolen key signed. parent: signs the
-    releases that this one was made from.
+    recomputed. witness: says what it saw. recovery: withdraws what a stolen key signed. evaluator: says
+    which scores a release reached. parent: signs the releases that this one was made from.
     """
 
     PUBLISHER = "publisher"
@@ -49,6 +49,7 @@ class Role(StrEnum):
     VERIFIER = "verifier"
     WITNESS = "witness"
     RECOVERY = "recovery"
+    EVALUATOR = "evaluator"
     PARENT = "parent"
 
 
@@ -116,6 +117,7 @@ class RoleRules(Wire, frozen=True, kw_only=True):
     verifier: RoleRule | None = None
     witness: RoleRule | None = None
     recovery: RoleRule | None = None
+    evaluator: RoleRule | None = None
 
 
 class RecomputeRule(Wire, frozen=True, kw_only=True):

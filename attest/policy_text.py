@@ -19,6 +19,7 @@ _ABOUT = {
     Role.VERIFIER: "recomputes releases and signs what it found; a publisher is never counted",
     Role.WITNESS: "signs what it saw: a hub, a parent's publisher, a lab",
     Role.RECOVERY: "withdraws what a stolen key signed; keep these keys offline",
+    Role.EVALUATOR: "signs which scores a release reached",
 }
 _TAIL = """\
 # What a release must carry beside signature and lineage, for instance that verifiers recomputed it:

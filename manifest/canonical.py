@@ -7,6 +7,7 @@ within +-(2^53-1). Writing goes through `rfc8785`; nothing is ever re-serialised
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from parentage.manifest.errors import JsonError
@@ -39,14 +40,21 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(item)
 
 
-def loads(data: bytes, *, where: str, max_bytes: int = MAX_BYTES, floats: bool = False) -> Any:  # noqa: ANN401, C901  (JSON has no narrower type; three closures, each one refusal)
+def loads(  # noqa: C901  (three closures, each one refusal)
+    data: bytes,
+    *,
+    where: str,
+    max_bytes: int = MAX_BYTES,
+    floats: bool | Callable[[str], object] = False,
+) -> Any:  # noqa: ANN401  (JSON has no narrower type)
     """Parse strict JSON.
 
     Args:
         data: the exact bytes.
         where: how errors name the document.
         max_bytes: refuse anything larger, before parsing.
-        floats: whether a number with a fraction or exponent is allowed (never in our formats).
+        floats: whether a number with a fraction or exponent is allowed (never in our formats), or what
+            makes a value of its text.
 
     Raises:
         JsonError: for anything that RFC 8259 leaves to luck.
@@ -82,7 +90,7 @@ def loads(data: bytes, *, where: str, max_bytes: int = MAX_BYTES, floats: bool =
             object_pairs_hook=pairs,
             parse_constant=refuse,
             parse_int=integer,
-            parse_float=float if floats else refuse,
+            parse_float=float if floats is True else floats or refuse,
         )
     except UnicodeDecodeError as error:
         raise JsonError("JSON is not UTF-8", where=where, found=str(error)) from error

@@ -269,6 +269,12 @@ class StatementError(MalformedError):
     code = "statement"
 
 
+class ResultsError(MalformedError):
+    """A benchmark's results file or samples log that is of no known format, or breaks its own."""
+
+    code = "results"
+
+
 class BundleError(MalformedError):
     """A bundle or envelope that breaks its format."""
 

@@ -11,6 +11,7 @@ import msgspec
 
 from parentage.attest.lock import Lock
 from parentage.attest.policy import Policy
+from parentage.attest.statements.benchmark import Benchmark
 from parentage.attest.statements.dispute import Dispute
 from parentage.attest.statements.endorsement import Endorsement
 from parentage.attest.statements.recompute import Recompute
@@ -36,6 +37,7 @@ MODELS: dict[str, Any] = {
     "policy-v0.1": Policy,
     "card-v0.1": CardReport,
     "card-digests-v0.1": Digests,
+    "benchmark-v0.1": Benchmark,
     "dispute-v0.1": Dispute,
     "endorsement-v0.1": Endorsement,
     "recompute-v0.1": Recompute,

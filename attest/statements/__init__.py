@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from parentage.attest.statement import Statement
 from parentage.attest.statements import (
+    benchmark,
     dispute,
     endorsement,
     recompute,
@@ -21,6 +22,7 @@ from parentage.attest.statements import (
 
 #: Parsers by predicate type. A parser raises StatementError.
 STATEMENTS: Final[Mapping[str, Callable[[Statement, str], Any]]] = {
+    benchmark.TYPE: benchmark.parse,
     dispute.TYPE: dispute.parse,
     endorsement.TYPE: endorsement.parse,
     recompute.TYPE: recompute.parse,

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "endorse": "stand by what a release claims",
     "locate": "say which revision of a repository holds a release",
     "countersign": "sign again, byte for byte, what somebody signed",
+    "bench": "bind benchmark scores to weights",
     "identify": "say whose weights these are",
     "card": "hold a model card against the manifest, and write its provenance section",
     "export": "derive SLSA, CycloneDX or SVR documents from a verified release",

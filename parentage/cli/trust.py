@@ -53,6 +53,7 @@ def _who(name: str, text: str, *, required: bool = False) -> Callable[[_F], _F]:
 @_who("verifier", "Who recomputes releases.")
 @_who("witness", "Who signs what it saw.")
 @_who("recovery", "Who withdraws what a stolen key signed.")
+@_who("evaluator", "Who signs which scores a release reached.")
 @click.option(
     "--threshold", "thresholds", multiple=True, metavar="ROLE=N",
     help="How many of a role must say the same; 1 otherwise.",

@@ -16,6 +16,7 @@ from sayings import ABOUT, NEW, ROOT, SUBJECTS, reached, recomputed
 from parentage.attest.statement import Statement, Subject, parse_statement
 from parentage.attest.statements import (
     STATEMENTS,
+    benchmark,
     dispute,
     endorsement,
     recompute,
@@ -66,6 +67,25 @@ def contested(**changes: Any) -> dispute.Dispute:
     return msgspec.structs.replace(found, **changes)
 
 
+def measured(**changes: Any) -> benchmark.Benchmark:
+    found = benchmark.Benchmark(
+        binding="asserted",
+        weights=ROOT,  # type: ignore[arg-type]
+        created=NOW,
+        harness=benchmark.Harness(name="lm-evaluation-harness", version="0.4.13"),
+        tasks=(benchmark.Task(id="arc", dataset="allenai/ai2_arc", samples=16),),
+        scores=(benchmark.Score(task="arc", metric="acc", value="0.4375", stderr="0.128"),),
+        results=benchmark.Results(media_type="application/json", sha256="5" * 64),
+    )
+    return msgspec.structs.replace(found, **changes)
+
+
+REPLAYED = benchmark.Replayed(
+    claim=Digest(sha256="4" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0",
+    most="0.000001", tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
+    same_weights=benchmark.Spread(reruns=3, median="0", most="0.000002"),
+)  # fmt: skip
+
 #: Schema, payload, and what parsing it gives.
 GOOD: dict[str, tuple[str, bytes, Any]] = {
     "current": ("status-v0.1", status.build(ABOUT, current()), (ABOUT, current())),
@@ -76,6 +96,11 @@ GOOD: dict[str, tuple[str, bytes, Any]] = {
                     ("6" * 64, endorsement.Endorsement())),
     "recompute": ("recompute-v0.1", recompute.build(Digest(sha256="4" * 64), SUBJECTS, recomputed()),
                   ((Subject("lineage", "4" * 64), *SUBJECTS), recomputed())),
+    "benchmark": ("benchmark-v0.1", benchmark.build(Digest(sha256="4" * 64), SUBJECTS, measured()),
+                  ((Subject("lineage", "4" * 64), *SUBJECTS), measured())),
+    "replayed": ("benchmark-v0.1",
+                 benchmark.build(Digest(sha256="4" * 64), SUBJECTS, measured(binding="replayed", replayed=REPLAYED)),
+                 ((Subject("lineage", "4" * 64), *SUBJECTS), measured(binding="replayed", replayed=REPLAYED))),
     "summary": ("summary-v1", summary.build(SUBJECTS, summed()), (SUBJECTS, summed())),
     "release": ("release-v0.1",
                 release.build({"b": "1" * 64, "a": "2" * 64}, release.Release(purl="pkg:huggingface/acme/rio@1")),
@@ -225,6 +250,43 @@ def test_coverage_is_counted_in_elements() -> None:
 def test_a_summary_does_not_contradict_itself(found: summary.Summary) -> None:
     with pytest.raises(StatementError):
         summary.build(SUBJECTS, found)
+
+
+def replay(**changes: Any) -> benchmark.Benchmark:
+    return measured(binding="replayed", replayed=msgspec.structs.replace(REPLAYED, **changes))
+
+
+@pytest.mark.parametrize(
+    ("found", "what"),
+    [
+        (measured(binding="replayed"), "binding"),
+        (measured(binding="observed"), "binding"),
+        (measured(replayed=REPLAYED), "binding"),
+        (measured(weights={}), "weights"),
+        (measured(tasks=(benchmark.Task(id="other"),)), "scores"),
+        (measured(tasks=measured().tasks * 2), "tasks"),
+        (measured(scores=measured().scores * 2), "scores"),
+        (measured(started=NOW), "times"),
+        (measured(started=NOW, finished="2026-06-14T08:00:00Z"), "times"),
+        (measured(created="2026-02-30T00:00:00Z"), "not a time"),
+        (replay(requests=0), "no samples"),
+        (replay(requests=33), "no samples"),
+        (replay(most="0.5"), "contradicts"),
+        (replay(agrees=False), "contradicts"),
+        (replay(tolerance="0.0000015"), "contradicts"),
+    ],
+)
+def test_a_benchmark_does_not_contradict_itself(found: benchmark.Benchmark, what: str) -> None:
+    with pytest.raises(StatementError, match=what):
+        benchmark.build(ONE, SUBJECTS, found)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e-3", "Infinity", "", "0x1p-1", "01", "1.", 0.5])
+def test_a_score_is_a_decimal_text(value: Any) -> None:
+    document = json.loads(GOOD["benchmark"][1])
+    document["predicate"]["scores"][0]["value"] = value
+    with pytest.raises(StatementError):
+        parse(json.dumps(document).encode())
 
 
 def test_a_dispute_with_a_recipe_that_is_none() -> None:

@@ -1,0 +1,1 @@
+"""Benchmark claims: results files read, bound to weights, run, replayed, and asked for at a gate."""
