@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from parentage.attest.lock import Entry
-from parentage.manifest.hashing import Progress
+from parentage.manifest.hashing import Digests, Progress
 from parentage.verify.way import Way
 
 Level = Literal["integrity", "recompute"]
@@ -41,6 +41,8 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         now: the time that statuses are judged at; None: the clock's.
         remembered: what the release is compared with; None: nothing.
         ancestors: releases further up than the parents, whose claims may be followed.
+        named: what the report calls the release; empty: its folder.
+        known: digests that were computed from these very bytes on their way to the disk.
     """
 
     level: Level = "recompute"
@@ -53,3 +55,5 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime | None = None
     remembered: Remembered | None = None
     ancestors: tuple[Path, ...] = ()
+    named: str = ""
+    known: Digests | None = None

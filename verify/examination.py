@@ -108,7 +108,7 @@ def examination(
     # (9) ask the policy: who signed in which role, how many of them, what was said since.
     # (10) decide: a contradiction refutes; then the policy denies; a gap leaves it unproven; the rest
     #      is verified.
-    state = begin(str(release), trust, demands)
+    state = begin(demands.named or str(release), trust, demands)
     with deciding(state), open_files(release) as files, ExitStack() as stack:
         seen = _examine(state, files, stack)
         if told is not None:
@@ -133,10 +133,11 @@ def _examine(state: State, files: FileSet, stack: ExitStack) -> Seen:
         whole_files=state.demands.whole_files,
         threads=state.demands.threads,
         progress=state.demands.progress,
+        known=state.demands.known,
     )
     state.report.coverage = checked.coverage
     state.findings += checked.findings
-    state.findings += check_root(claimed.lineage, claimed.table, str(model.root))
+    state.findings += check_root(claimed.lineage, claimed.table, state.report.release)
     roots = checked.digests.roots if checked.digests else {}
     state.report.root = {str(profile): root for profile, root in roots.items()}
     if not state.demands.whole_files:

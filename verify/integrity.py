@@ -10,7 +10,7 @@ from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.coverage import Cover, Share, cover_of, dangerous_ignores, is_ignored
 from parentage.attest.oms import Oms
 from parentage.manifest import table
-from parentage.manifest.digest import Profile
+from parentage.manifest.digest import Profile, weights_root
 from parentage.manifest.hashing import Digests, Progress, hash_model
 from parentage.manifest.model import Model
 from parentage.manifest.table import Table, TensorLine
@@ -122,16 +122,22 @@ def check_bytes(
     whole_files: bool,
     threads: int | None,
     progress: Progress | None,
+    known: Digests | None = None,
 ) -> None:
     """Compare every byte: weights by tensor identity and header digest, other files by SHA-256.
 
     No gap is allowed in a safetensors file, so identities and header cover all of its bytes;
-    `whole_files` compares their SHA-256 as well.
+    `whole_files` compares their SHA-256 as well. What is `known` is not hashed again.
     """
     signed_here = set(signed.resources) & set(model.files.files)
     plain = signed_here - set(model.headers)
     hashed = plain | (signed_here & set(model.headers) if whole_files else set())
-    digests = hash_model(model, profiles=profiles, files=hashed, threads=threads, progress=progress)
+    known = known or Digests({}, {}, {})
+    left = hashed - set(known.files)
+    rest = hash_model(
+        _without(model, known), profiles=profiles, files=left, threads=threads, progress=progress
+    )
+    digests = _together(known, rest, profiles)
     result.digests = digests
     cover = result.coverage
     cover.tensors, cover.tensor_bytes = len(model.tensors), model.nbytes
@@ -139,6 +145,25 @@ def check_bytes(
     _check_listed(result, signed, digests)
     _check_weights_files(result, model, signed, claimed)
     _check_tensors(result, model, claimed, digests)
+
+
+def _without(model: Model, known: Digests) -> Model:
+    """Return the weights files whose tensors are still to be hashed: whole files, as they are read."""
+    left = {t.file for name, t in model.tensors.items() if name not in known.tensors}
+    return Model(
+        model.files,
+        {name: header for name, header in model.headers.items() if name in left},
+        {name: tensor for name, tensor in model.tensors.items() if tensor.file in left},
+    )
+
+
+def _together(known: Digests, rest: Digests, profiles: Sequence[Profile]) -> Digests:
+    if not known.tensors and not known.files:
+        return rest
+    tensors = {**known.tensors, **rest.tensors}
+    named = {name: found.identity for name, found in tensors.items()}
+    roots = {p: weights_root(p, ((name, i[p]) for name, i in named.items())) for p in profiles}
+    return Digests(tensors, {**known.files, **rest.files}, roots)
 
 
 def check_beside(
@@ -187,7 +212,7 @@ def file_finding(name: str, signed: str, found: str) -> Finding:
 
 def _check_listed(result: Integrity, signed: Oms, digests: Digests) -> None:
     for name, found in sorted(digests.files.items()):
-        if found != signed.resources[name]:
+        if name in signed.resources and found != signed.resources[name]:
             result.findings.append(file_finding(name, signed.resources[name], found))
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -27,7 +27,21 @@ _BUFFER: Final = 2 << 20
 
 Sink = Callable[[memoryview], None]
 """Takes the bytes of one file in order; a view holds only during the call."""
-Watch = Callable[[Listed], Sink | None]
+
+
+@runtime_checkable
+class Proof(Protocol):
+    """A sink that compares every byte with what somebody signed: no SHA-256 is needed beside it."""
+
+    def __call__(self, view: memoryview, /) -> None:
+        """Compare the next bytes; raises HubContentError."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes were compared."""
+
+
+Watch = Callable[[Listed], Sink | Proof | None]
 """Asked for a sink when a file begins, and again if it must begin anew."""
 
 
@@ -36,7 +50,7 @@ class Fetched(msgspec.Struct, frozen=True):
 
     Attributes:
         path: of its bytes: the name that it will have, and ".part".
-        sha256: of what was written, whatever the Hub says.
+        sha256: of what was written, whatever the Hub says; empty where a proof was taken instead.
         size: bytes.
     """
 
@@ -61,7 +75,8 @@ def fetch(
         files: what to bring, as listed.
         into: a folder that nobody else writes to.
         progress: told of bytes that are on disk, from any thread.
-        watch: gives sinks for the bytes; what a sink raises stops everything and is raised here.
+        watch: gives sinks for the bytes; what a sink raises stops everything and is raised here. A
+            file that is given a proof is compared by that alone.
         threads: files at once.
 
     Returns:
@@ -131,13 +146,13 @@ class _Fetcher(msgspec.Struct, frozen=True):
             raise
         finally:
             os.close(descriptor)
-        return Fetched(path, content.sha256, listed.size)
+        return Fetched(path, content.sha256 if content else "", listed.size)
 
-    def _whole(self, listed: Listed, descriptor: int, there: int) -> Content:
+    def _whole(self, listed: Listed, descriptor: int, there: int) -> Content | None:
         taking = self._begin(listed, descriptor)
         try:
             self._complete(listed, taking, there)
-            check_content(self.repo, listed, taking.content)
+            self._check(listed, taking)
         except HubContentError:
             if not there:
                 raise
@@ -145,8 +160,14 @@ class _Fetcher(msgspec.Struct, frozen=True):
             self.progress(-taking.at)
             taking = self._begin(listed, descriptor)
             self._complete(listed, taking, 0)
-            check_content(self.repo, listed, taking.content)
+            self._check(listed, taking)
         return taking.content
+
+    def _check(self, listed: Listed, taking: _Taking) -> None:
+        if taking.content is not None:
+            check_content(self.repo, listed, taking.content)
+        elif taking.proof is None or not taking.proof.is_whole:
+            raise HubContentError("a file was not compared to its end", where=listed.path)
 
     def _begin(self, listed: Listed, descriptor: int) -> _Taking:
         sink = self.watch(listed) if self.watch is not None else None
@@ -216,9 +237,11 @@ class _Taking:
     """One file as far as it came: written, hashed, watched."""
 
     def __init__(
-        self, listed: Listed, descriptor: int, sink: Sink | None, progress: Progress
+        self, listed: Listed, descriptor: int, sink: Sink | Proof | None, progress: Progress
     ) -> None:
-        self.content, self.at = Content(listed), 0
+        self.proof = sink if isinstance(sink, Proof) else None
+        self.content = Content(listed) if self.proof is None else None
+        self.at = 0
         self._where, self._descriptor = Path(listed.path), descriptor
         self._sink, self._progress = sink, progress
 
@@ -238,7 +261,8 @@ class _Taking:
         self._see(view)
 
     def _see(self, view: memoryview) -> None:
-        self.content.update(view)
+        if self.content is not None:
+            self.content.update(view)
         if self._sink is not None:
             self._sink(view)
         self.at += len(view)
