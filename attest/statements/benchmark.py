@@ -124,7 +124,7 @@ class Observed(Wire, frozen=True, kw_only=True):
     """A command that ran between two digests of the same weights.
 
     Attributes:
-        argv: its arguments; `{}` stands for the release.
+        argv: its arguments; `{release}` stands for the release.
         isolation: what kept it from the network: namespaces, or only variables that ask it to.
         environment: where it ran.
     """

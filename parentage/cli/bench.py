@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from parentage.cli.saying import RELEASE, Voice, look, statement_option, voice_options
-from parentage.cli.shared import FILE
+from parentage.cli.shared import FILE, progress, report_error, threads_option
 
 samples_option = click.option(
     "--samples",
@@ -55,4 +55,64 @@ def attach(
         bound(place.signature, place.found), result, data, samples=samples, words=statement
     )
     voice.say([release], payload, signing)
+    return 0
+
+
+@command.command(
+    "run",
+    epilog="""\b
+Example:
+  parentage bench run ./rio --results 'out/**/results_*.json' --samples 'out/**/samples_*.jsonl' \\
+      --key evaluator.key --publisher release.pub -- \\
+      lm_eval --model hf --model_args pretrained={release} --tasks arc_easy --output_path out --log_samples
+
+\b
+Exit codes: those of the command where it fails; else as `parentage verify`.""",
+)
+@click.argument("release", type=RELEASE)
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
+@click.option(
+    "--results", required=True, metavar="PATTERN", help="Where the command leaves its results file."
+)
+@click.option(
+    "--samples", multiple=True, metavar="PATTERN", help="Where it leaves its logs; repeat for more."
+)
+@statement_option
+@threads_option
+@voice_options
+def run(
+    release: Path,
+    argv: tuple[str, ...],
+    results: str,
+    samples: tuple[str, ...],
+    statement: str,
+    threads: int | None,
+    voice: Voice,
+) -> int:
+    """Run a benchmark on RELEASE between two digests of all of it, and sign the scores (binding: observed).
+
+    The command gets the release's path for {release}, no network where this machine can cut it off, and
+    no secrets of the environment. Where it fails, or a file of the release was written meanwhile, nothing
+    is signed.
+    """
+    from parentage.verify.benchmarks.observing import HarnessFailedError, Run, observe
+    from parentage.verify.demands import Demands
+
+    signing = voice.signing.build()
+    asked = Run(argv=argv, results=results, samples=samples, words=statement)
+    with progress("digest", quiet=voice.as_json, reads=[release] * 2) as bar:
+        try:
+            found = observe(
+                release,
+                asked,
+                voice.trust(signing.trust),
+                demands=Demands(threads=threads, progress=bar),
+            )
+        except HarnessFailedError as error:
+            report_error(error, as_json=voice.as_json)
+            return error.status
+    click.echo(f"network: cut off by {found.isolation}" if found.isolation != "environment"
+               else "network: asked not to be used; bwrap and unshare do not work here", err=True)  # fmt: skip
+    click.echo(f"results: {found.results} ({len(found.result.scores)} scores, {found.logs} logs)", err=True)  # fmt: skip
+    voice.say([release], found.payload, signing)
     return 0
