@@ -2,7 +2,8 @@
 
 No link leaves the release. The one exception is a Hugging Face Hub cache snapshot
 (`models--org--name/snapshots/<revision>/file -> ../../blobs/<id>`), whose links may end in the
-`blobs` folder of the same cache entry, and nowhere else.
+`blobs` folder of the same cache entry or, since huggingface_hub 2, in the store that all entries of
+the cache share (`blobs/<2 hex>/<xet hash>` beside them, marked as such), and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from parentage.manifest.errors import FileSetError, UsageError
 
 MAX_FILES: Final = 100_000
 _SMALL: Final = 64 << 20
+#: Lies in a store that the entries of a Hub cache share (huggingface_hub, utils/_shared_blobs.py).
+_SHARED: Final = ".huggingface-shared-blobs"
 
 
 class OpenFile(msgspec.Struct):
@@ -152,12 +155,15 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def allowed_roots(root: Path) -> tuple[Path, ...]:
-    """Return the folders that links of a release may end in: itself, and its Hub cache entry's blobs."""
+    """Return the folders that links of a release may end in: itself, and the blobs of its Hub cache."""
     real = root.resolve()
-    roots = [real]
-    if real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--"):
-        roots.append(real.parent.parent / "blobs")
-    return tuple(roots)
+    entry = real.parent.parent
+    if real.parent.name != "snapshots" or not entry.name.startswith("models--"):
+        return (real,)
+    shared = entry.parent / "blobs"
+    if not (shared / _SHARED).is_file() or shared.is_symlink():
+        return (real, entry / "blobs")
+    return (real, entry / "blobs", shared)
 
 
 def open_one(name: str, path: Path, allowed: tuple[Path, ...]) -> OpenFile:

@@ -24,7 +24,7 @@ from parentage.manifest.header import Header, read_header
 from parentage.manifest.onnx import read_onnx
 from parentage.manifest.tensor import Tensor
 
-_INDEX_SUFFIX: Final = ".safetensors.index.json"
+INDEX_SUFFIX: Final = ".safetensors.index.json"
 _MAX_INDEX: Final = 64 << 20
 #: Formats of weights by the end of a file's name, the preferred one first.
 READERS: Final[Mapping[str, Callable[[ReadAt, int, str], Header]]] = {
@@ -94,10 +94,10 @@ def open_model(path: Path) -> Model:
 
 def model_of(files: FileSet) -> Model:
     """Read the headers of the weights among `files`."""
-    index = sorted(name for name in files.files if _is_top(name) and name.endswith(_INDEX_SUFFIX))
+    index = sorted(name for name in files.files if _is_top(name) and name.endswith(INDEX_SUFFIX))
     if len(index) > 1:
         raise ShardIndexError("more than one shard index", found=", ".join(index))
-    weight_map = _read_index(files.files[index[0]]) if index else None
+    weight_map = read_index(files.files[index[0]]) if index else None
     names = sorted(set(weight_map.values())) if weight_map is not None else _weights_files(files)
     headers: dict[str, Header] = {}
     tensors: dict[str, Tensor] = {}
@@ -146,7 +146,12 @@ def _is_top(name: str) -> bool:
     return "/" not in name
 
 
-def _read_index(file: OpenFile) -> dict[str, str]:
+def read_index(file: OpenFile) -> dict[str, str]:
+    """Return the shard of every tensor, as a shard index says.
+
+    Raises:
+        JsonError, ShardIndexError: it is none, or names a file elsewhere.
+    """
     document = canonical.loads(
         file.read_small(_MAX_INDEX), where=file.name, max_bytes=_MAX_INDEX, floats=True
     )

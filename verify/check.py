@@ -15,6 +15,7 @@ from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
 from parentage.verify.examination import Seen, examination, take
 from parentage.verify.report import Report
+from parentage.verify.verdict import Finding
 
 if TYPE_CHECKING:
     from parentage.attest.signer import Signer
@@ -79,15 +80,29 @@ def verify_part(
     if demands.way.shard is not None and (against or demands.level != "recompute"):
         raise UsageError("a shard is a part of a recompute: no --against, no --level integrity")
     signed: list[bytes] = []
+    given = list(parents)
+    kin = [path for _, path in given]
+    notes: list[Finding] = []
+
+    def told(seen: Seen) -> None:
+        if demands.fetch_parents and demands.level == "recompute":
+            from parentage.verify.fetched import fetched_parents
+
+            ids = [name for name, _ in given]
+            brought, said = fetched_parents(seen.lineage, ids, progress=demands.progress)
+            given.extend(brought)
+            kin.extend(path for _, path in brought)
+            notes.extend(said)
 
     def history(state: State, seen: Seen) -> None:
-        part = from_parents(state, seen, parents, against)
+        state.findings += notes
+        part = from_parents(state, seen, given, against)
         if part is not None and signer is not None:
             from parentage.verify import parts
 
             signed.append(parts.sign(part, seen.subjects(), signer))
 
-    report = examination(release, trust, demands, history, kin=[path for _, path in parents])
+    report = examination(release, trust, demands, history, told=told, kin=kin)
     return report, b"".join(signed)
 
 

@@ -41,6 +41,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         now: the time that statuses are judged at; None: the clock's.
         remembered: what the release is compared with; None: nothing.
         ancestors: releases further up than the parents, whose claims may be followed.
+        fetch_parents: bring parents that were not given by id from where the lineage says they are.
         named: what the report calls the release; empty: its folder.
         known: digests that were computed from these very bytes on their way to the disk.
     """
@@ -55,5 +56,6 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime | None = None
     remembered: Remembered | None = None
     ancestors: tuple[Path, ...] = ()
+    fetch_parents: bool = False
     named: str = ""
     known: Digests | None = None

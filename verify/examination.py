@@ -26,6 +26,7 @@ from parentage.verify.claimed import Claimed, State, begin, deciding, open_claim
 from parentage.verify.demands import Demands
 from parentage.verify.report import Report
 from parentage.verify.signed import check_root
+from parentage.verify.sources.cached import name_of
 
 if TYPE_CHECKING:
     from parentage.verify.outcome import Outcome
@@ -93,7 +94,7 @@ def examination(
     """Examine a release; `history` has its say about the recipe (6) to (8).
 
     `told` is shown what was signed, once every byte of it was looked at and whatever came of that. The
-    claims of `kin`, where they are folders, are followed.
+    claims of `kin`, where they are folders, are followed; `told` may still add to them.
     """
     # The examination, in this order; each step is labelled where it happens:
     # (0) find signature and claims; without them there is nothing to verify.
@@ -108,7 +109,7 @@ def examination(
     # (9) ask the policy: who signed in which role, how many of them, what was said since.
     # (10) decide: a contradiction refutes; then the policy denies; a gap leaves it unproven; the rest
     #      is verified.
-    state = begin(demands.named or str(release), trust, demands)
+    state = begin(demands.named or name_of(release), trust, demands)
     with deciding(state), open_files(release) as files, ExitStack() as stack:
         seen = _examine(state, files, stack)
         if told is not None:

@@ -18,6 +18,7 @@ from parentage.manifest.digest import CHUNK
 from parentage.manifest.errors import UsageError, printable
 from parentage.manifest.hashing import Digests, Progress, hash_model
 from parentage.manifest.model import Model
+from parentage.verify.sources.cached import name_of
 from parentage.verify.weights import open_weights
 
 SCHEMA: Final = "https://parentage.dev/identify/v0.1"
@@ -115,7 +116,7 @@ def identify(
     with ExitStack() as stack:
         model, digests = _open(suspect, stack, threads, progress)
         result = Identification(
-            suspect=str(suspect),
+            suspect=name_of(suspect),
             root=digests.roots[digest.B3],
             tensors=len(model.tensors),
             bytes=model.nbytes,
@@ -127,7 +128,7 @@ def identify(
             root = theirs.roots[digest.B3]
             result.overlaps.append(
                 Overlap(
-                    known=str(path),
+                    known=name_of(path),
                     root=root,
                     identical=root == result.root,
                     tensors=len(matches),

@@ -16,6 +16,7 @@ from parentage.manifest.errors import ParentageError
 from parentage.manifest.hashing import Progress, hash_model
 from parentage.manifest.lineage import Parent
 from parentage.manifest.model import Model
+from parentage.verify.sources.cached import name_of, place_of
 from parentage.verify.verdict import Finding, finding
 from parentage.verify.weights import is_pickled, open_weights
 
@@ -78,7 +79,8 @@ def load(
             continue
         if is_pickled(path):
             notes.append(_pickled(path))
-        label = path.name or str(path)
+        place = place_of(path)
+        label = str(place) if place is not None else path.name or str(path)
         candidates.append(Candidate(label, model, found.roots, name, suspect))
     return candidates, notes
 
@@ -118,7 +120,7 @@ def _pickled(path: Path) -> Finding:
         "read-from-pickle",
         "these weights are a pickle: torch.load(weights_only=True) read its tensors, and passed over the rest",
         refutes=False,
-        where=str(path),
+        where=name_of(path),
     )
 
 
@@ -128,7 +130,7 @@ def unreadable(path: Path, error: ParentageError) -> Finding:
         "parent-unreadable",
         f"can't read the parent's weights: {error.what}",
         refutes=False,
-        where=f"{path}: {error.where}",
+        where=f"{name_of(path)}: {error.where}",
         expected=error.expected,
         found=error.found,
     )

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parentage.cli.places import (
+    SOURCE,
+    Given,
+    all_at_hand,
+    ancestor_option,
+    at_hand,
+    loose_parents,
+    parent_option,
+)
 from parentage.cli.shared import (
     FILE,
-    ancestor_option,
     device_option,
     emit,
     json_option,
     level_option,
-    loose_parents,
-    parent_option,
     passphrase_option,
     progress,
     rung_option,
@@ -41,7 +47,7 @@ Examples:
 Exit codes: as `parentage verify`. What was refuted or denied is signed only into -o FILE; what is
 undecided is not signed at all.""",
 )
-@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("release", type=SOURCE)
 @trust_options
 @parent_option
 @ancestor_option
@@ -77,10 +83,10 @@ undecided is not signed at all.""",
 @threads_option
 @json_option  # fmt: skip
 def command(
-    release: Path,
+    release: Given,
     trusted: TrustChoice,
     parents: tuple[str, ...],
-    ancestors: tuple[Path, ...],
+    ancestors: tuple[Given, ...],
     level: str,
     rung: str,
     sample: int | None,
@@ -104,11 +110,18 @@ def command(
     from parentage.verify.way import Way
 
     signing = SigningChoice(key=sign_key, passphrase_file=passphrase_file).build()
-    given = loose_parents(parents)
-    reads = [release, *(path for _, path in given), *([release] if level == "recompute" else [])]
+    given = loose_parents(parents, quiet=as_json)
+    folder = at_hand(release, quiet=as_json)
+    if not isinstance(release, Path) and output is None:
+        raise UsageError(
+            "a statement can't be added to what is on a Hub",
+            where=str(release),
+            hint="-o FILE, and upload its lines in .parentage/claims.jsonl",
+        )
+    reads = [folder, *(path for _, path in given), *([folder] if level == "recompute" else [])]
     with progress("attest", quiet=as_json, reads=reads) as bar:
         attested = attest(
-            release,
+            folder,
             Verifier(
                 signer=signing.signer,
                 trust=signing.trust,
@@ -125,10 +138,10 @@ def command(
                 threads=threads,
                 progress=bar,
                 way=Way(sample=sample),
-                ancestors=ancestors,
+                ancestors=all_at_hand(ancestors, "claims", quiet=as_json),
             ),
         )
-    return _write(release, attested, evidence, output, as_json=as_json)
+    return _write(folder, attested, evidence, output, as_json=as_json)
 
 
 def _write(

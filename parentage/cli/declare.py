@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from parentage.cli.places import named_parents, parent_option
 from parentage.cli.shared import (
     FILE,
     FOLDER,
@@ -14,8 +16,6 @@ from parentage.cli.shared import (
     emit,
     json_option,
     lineage_document,
-    named_parents,
-    parent_option,
     progress,
     threads_option,
 )
@@ -33,6 +33,7 @@ Examples:
       --parent nex=./nex --parent qwen=./qwen
   parentage declare ./tuned --lora ./adapter --parent base=./base
   parentage declare ./mix --sd-recipe --parent a=a.safetensors --parent b=b.safetensors
+  parentage declare ./rio --recipe recipe.yaml --parent nex=hf://org/nex@v1 --parent qwen=./qwen
   parentage declare ./base --observed""",
 )
 @click.argument("model", type=FOLDER)
@@ -109,7 +110,7 @@ def command(
         )
     if mergekit_path is None and (seed is not None or lora_merge_dtype is not None):
         raise UsageError("--seed and --lora-merge-dtype belong to --mergekit")
-    given = named_parents(parents)
+    given = named_parents(parents, quiet=as_json)
     profiles: Any = digests or ("ptd1-b3",)
     if mergekit_path is not None:
         from parentage.manifest.mergekit import load_config
@@ -124,6 +125,7 @@ def command(
         )
     else:
         recipe = _recipe(model, recipe_path, lora_path, mecha_path, given, sd_recipe=sd_recipe)
+    recipe = _located(recipe, given)
     if witness:
         recipe = _witnessed(recipe, model, given, threads, quiet=as_json)
     with progress("declare", quiet=as_json, reads=[model, *given.values()]) as bar:
@@ -131,7 +133,7 @@ def command(
             model,
             recipe,
             parents=with_roots(given, profiles),
-            step_outputs=named_parents(step_outputs),
+            step_outputs=named_parents(step_outputs, quiet=as_json),
             profiles=profiles,
             threads=threads,
             progress=bar,
@@ -147,6 +149,18 @@ def command(
         click.echo(f"weights   {name} {root}")
     click.echo(f"next      parentage sign {model} --key release.key")
     return 0
+
+
+def _located(recipe: Recipe, given: dict[str, Path]) -> Recipe:
+    """Record where parents were fetched from, at the commit that they were fetched at."""
+    from parentage.verify.sources.cached import place_of
+
+    places = {name: place_of(path) for name, path in given.items()}
+    parents = tuple(
+        msgspec.structs.replace(hint, uri=place.purl) if (place := places.get(hint.id)) else hint
+        for hint in recipe.parents
+    )
+    return msgspec.structs.replace(recipe, parents=parents)
 
 
 def _recipe(

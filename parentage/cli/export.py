@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
+from parentage.cli.places import SOURCE, Given, at_hand, loose_parents, parent_option
 from parentage.cli.shared import (
     device_option,
     emit,
     json_option,
-    loose_parents,
-    parent_option,
     progress,
     rung_option,
     show_report,
@@ -32,7 +31,7 @@ Examples:
 \b
 Exit codes: as `parentage verify`; a document is written for 0 alone.""",
 )
-@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("release", type=SOURCE)
 @click.option(
     "--format",
     "form",
@@ -53,7 +52,7 @@ Exit codes: as `parentage verify`; a document is written for 0 alone.""",
 @threads_option
 @json_option
 def command(
-    release: Path,
+    release: Given,
     form: str,
     output: Path | None,
     trusted: TrustChoice,
@@ -73,12 +72,13 @@ def command(
     from parentage.verify.demands import Demands
     from parentage.verify.exports import export_release
 
-    given = loose_parents(parents)
+    given = loose_parents(parents, quiet=as_json)
     # With parents, the release is read twice: for its digests, and beside what is recomputed.
-    reads = [release, *([release] if given else []), *(path for _, path in given)]
+    folder = at_hand(release, quiet=as_json)
+    reads = [folder, *([folder] if given else []), *(path for _, path in given)]
     with progress("export", quiet=as_json, reads=reads) as bar:
         report, document = export_release(
-            release,
+            folder,
             form,
             trust=trusted.build(),
             parents=given,

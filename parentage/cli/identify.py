@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from parentage.cli.places import SOURCE, Given, all_at_hand, at_hand
 from parentage.cli.shared import coloured, emit, json_option, progress, threads_option
 
 
@@ -15,27 +14,30 @@ from parentage.cli.shared import coloured, emit, json_option, progress, threads_
 Examples:
   parentage identify ./suspect --against ./all-minilm --against ./qwen
   parentage identify model.onnx --against ./all-minilm --json
+  parentage identify hf://acme/new --against hf://acme/base@v1
 
 \b
 Exit codes: 0 every tensor is one of a known model's, 2 usage, 4 not, or only in part.""",
 )
-@click.argument("suspect", type=click.Path(path_type=Path))
+@click.argument("suspect", type=SOURCE)
 @click.option(
     "--against",
-    type=click.Path(path_type=Path),
+    type=SOURCE,
     multiple=True,
     required=True,
     help="Known weights; repeat for more.",
 )
 @threads_option
 @json_option
-def command(suspect: Path, against: tuple[Path, ...], threads: int | None, as_json: bool) -> int:
+def command(suspect: Given, against: tuple[Given, ...], threads: int | None, as_json: bool) -> int:
     """Say whose weights SUSPECT is made of: byte for byte, under whatever names."""
     from parentage.manifest.errors import EXIT_UNPROVEN, EXIT_VERIFIED
     from parentage.verify.identify import identify, to_text
 
-    with progress("identify", quiet=as_json, reads=[suspect, *against]) as bar:
-        found = identify(suspect, against, threads=threads, progress=bar)
+    held = at_hand(suspect, "weights", quiet=as_json)
+    known = all_at_hand(against, "weights", quiet=as_json)
+    with progress("identify", quiet=as_json, reads=[held, *known]) as bar:
+        found = identify(held, known, threads=threads, progress=bar)
     if as_json:
         emit(found)
     else:

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from parentage.manifest.errors import UsageError
+from parentage.verify.sources.place import HubPlace
 
 if TYPE_CHECKING:
     from parentage.verify.demands import Remembered
@@ -32,7 +33,7 @@ class LockChoice(msgspec.Struct, frozen=True, kw_only=True):
     lock: Path | None = None
     lock_name: str | None = None
 
-    def remembered(self, release: Path) -> Remembered | None:
+    def remembered(self, release: Path | HubPlace) -> Remembered | None:
         """Read what is remembered of a release.
 
         Raises:
@@ -67,7 +68,9 @@ class LockChoice(msgspec.Struct, frozen=True, kw_only=True):
         remember(self.lock, remembered.name, remembered.entry, report.lock.entry)
 
 
-def _name_of(release: Path) -> str:
+def _name_of(release: Path | HubPlace) -> str:
+    if isinstance(release, HubPlace):
+        return release.repo
     path = release.resolve()
     if path.parent.name == "snapshots" and (held := _SNAPSHOT.fullmatch(path.parent.parent.name)):
         return f"{held[1]}/{held[2]}"

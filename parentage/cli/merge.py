@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from parentage.cli.places import named_parents, parent_option
 from parentage.cli.shared import (
     FILE,
     device_option,
@@ -13,8 +14,6 @@ from parentage.cli.shared import (
     emit,
     json_option,
     lineage_document,
-    named_parents,
-    parent_option,
     progress,
     threads_option,
 )
@@ -59,7 +58,7 @@ def command(
 
     chosen = signing.build() if signing.given else None
     recipe = load(recipe_path)
-    given = named_parents(parents)
+    given = named_parents(parents, quiet=as_json)
     from parentage.verify.produce import merge
 
     with progress("merge", quiet=as_json, reads=[*given.values()] * 2) as bar:

@@ -33,21 +33,6 @@ passphrase_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Worker threads (default: all cores)."
 )
-parent_option = click.option(
-    "--parent",
-    "parents",
-    multiple=True,
-    metavar="[ID=]PATH",
-    help="Weights of a parent; repeat for each.",
-)
-ancestor_option = click.option(
-    "--ancestor",
-    "ancestors",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="A release further up than the parents, whose claims may be followed; repeat for more.",
-)
 device_option = click.option(
     "--device",
     default="auto",
@@ -127,29 +112,6 @@ def error_document(error: ParentageError) -> dict[str, Any]:
         "exitCode": error.exit_code,
         "error": error.as_dict(),
     }
-
-
-def named_parents(values: tuple[str, ...]) -> dict[str, Path]:
-    """Parse ID=PATH pairs."""
-    found: dict[str, Path] = {}
-    for value in values:
-        name, _, path = value.partition("=")
-        if not path or name in found:
-            raise UsageError("not ID=PATH, or an id twice", found=value, hint="--parent nex=./nex")
-        found[name] = Path(path)
-    return found
-
-
-def loose_parents(values: tuple[str, ...]) -> list[tuple[str | None, Path]]:
-    """Parse [ID=]PATH; a path that exists as it stands is never split."""
-    found: list[tuple[str | None, Path]] = []
-    for value in values:
-        name, split, path = value.partition("=")
-        if split and not Path(value).exists():
-            found.append((name, Path(path)))
-        else:
-            found.append((None, Path(value)))
-    return found
 
 
 def load_key(path: Path, passphrase_file: Path | None) -> PrivateKey:

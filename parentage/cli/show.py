@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from parentage.cli.places import SOURCE, Given, at_hand
 from parentage.cli.shared import emit, json_option
 
 
 @click.command(
-    "show", epilog="\b\nExamples:\n  parentage show ./rio\n  parentage show ./rio --json"
+    "show",
+    epilog="\b\nExamples:\n  parentage show ./rio\n  parentage show ./rio --json\n  parentage show hf://acme/rio@v1",
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=SOURCE)
 @json_option
-def command(path: Path, as_json: bool) -> int:
+def command(path: Given, as_json: bool) -> int:
     """Say what a release or bundle at PATH claims. Nothing is verified: these are claims."""
     from parentage.attest.peek import peek
 
-    claims = peek(path)
+    claims = peek(at_hand(path, "said", quiet=as_json))
     if as_json:
         emit({"schema": "https://parentage.dev/show/v0.1", "verified": False, "claims": claims})
         return 0

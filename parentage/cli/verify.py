@@ -10,14 +10,20 @@ import msgspec
 
 from parentage.cli.formatting import FormatChoice, beside, format_options
 from parentage.cli.locking import LockChoice, lock_options
+from parentage.cli.places import (
+    SOURCE,
+    Given,
+    all_at_hand,
+    ancestor_option,
+    at_hand,
+    loose_parents,
+    parent_option,
+)
 from parentage.cli.shared import (
     FILE,
-    ancestor_option,
     device_option,
     level_option,
     load_key,
-    loose_parents,
-    parent_option,
     passphrase_option,
     progress,
     rung_option,
@@ -41,22 +47,28 @@ Examples:
   parentage verify ./rio --key release.pub --parent base=./base --against ./nex --against ./qwen
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --resume rio.journal
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --sample 64
+  parentage verify hf://acme/rio@v1 --key release.pub --fetch-parents
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen \\
       --shard 1/4 -o part-1.json --sign-key verifier.key
 
 \b
 Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by the policy.""",
 )
-@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("release", type=SOURCE)
 @trust_options
 @lock_options
 @parent_option
 @ancestor_option
 @click.option(
     "--against",
-    type=click.Path(path_type=Path),
+    type=SOURCE,
     multiple=True,
     help="Other weights to look for an undeclared merge with.",
+)
+@click.option(
+    "--fetch-parents",
+    is_flag=True,
+    help="Fetch parents that were not given by id from where the lineage says that they are.",
 )
 @level_option
 @rung_option
@@ -99,12 +111,13 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 @passphrase_option
 @format_options
 def command(
-    release: Path,
+    release: Given,
     trusted: TrustChoice,
     locked: LockChoice,
     parents: tuple[str, ...],
-    ancestors: tuple[Path, ...],
-    against: tuple[Path, ...],
+    ancestors: tuple[Given, ...],
+    against: tuple[Given, ...],
+    fetch_parents: bool,
     level: str,
     rung: str,
     whole_files: bool,
@@ -124,17 +137,19 @@ def command(
 
     way = _way(**chosen)
     signer = _signer(way, part, sign_key, passphrase_file)
-    given = loose_parents(parents)
+    given = loose_parents(parents, quiet=formatted.quiet)
     remembered = locked.remembered(release)
-    reads = [release, *(path for _, path in given), *against]
+    folder = at_hand(release, quiet=formatted.quiet)
+    others = all_at_hand(against, "weights", quiet=formatted.quiet)
+    reads = [folder, *(path for _, path in given), *others]
     if level == "recompute":
-        reads.append(release)
+        reads.append(folder)
     with progress("verify", quiet=formatted.quiet, reads=reads) as bar:
         report, partial = verify_part(
-            release,
+            folder,
             trust=trusted.build(),
             parents=given,
-            against=against,
+            against=others,
             demands=Demands(
                 level=level,  # type: ignore[arg-type]  # click checked the choice
                 rung=rung,  # type: ignore[arg-type]
@@ -144,7 +159,8 @@ def command(
                 progress=bar,
                 way=way,
                 remembered=remembered,
-                ancestors=ancestors,
+                ancestors=all_at_hand(ancestors, "claims", quiet=formatted.quiet),
+                fetch_parents=fetch_parents,
             ),
             signer=signer,
         )
@@ -152,7 +168,7 @@ def command(
     if partial and part is not None:
         write_bytes(part, partial)
     shown = report.shown("verify")
-    near = beside(release / "README.md", release / MODEL_SIG)
+    near = beside(folder / "README.md", folder / MODEL_SIG)
     return formatted.show(msgspec.structs.replace(shown, beside=near))
 
 

@@ -464,7 +464,7 @@ def test_files_are_fetched_hashed_and_watched(there: LocalHub, tmp_path: Path) -
     assert seen == FILES
     assert sum(done) == sum(map(len, FILES.values()))
     assert not (tmp_path / "model.safetensors").exists()
-    settle(found)
+    settle(found, tmp_path)
     assert {n: (tmp_path / n).read_bytes() for n in FILES} == FILES
     assert not list(tmp_path.rglob(f"*{PART}"))
 

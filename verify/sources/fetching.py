@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -111,15 +111,21 @@ def fetch(
     return {name: future.result() for future, name in sorted(futures.items(), key=lambda f: f[1])}
 
 
-def settle(fetched: dict[str, Fetched]) -> None:
-    """Give files their names.
+def settle(fetched: Mapping[str, Fetched], into: Path) -> None:
+    """Move files to where they are used, under their own names.
+
+    Args:
+        fetched: what `fetch` brought.
+        into: a folder on the same disk.
 
     Raises:
         WriteFailedError: the system refuses.
     """
-    for found in fetched.values():
-        with atomic.reporting(found.path):
-            found.path.rename(found.path.with_name(found.path.name.removesuffix(PART)))
+    for name, found in fetched.items():
+        target = into / name
+        with atomic.reporting(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            found.path.rename(target)
 
 
 class _Fetcher(msgspec.Struct, frozen=True):

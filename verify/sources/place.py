@@ -42,6 +42,11 @@ class HubPlace(msgspec.Struct, frozen=True):
         """Return the same repository at a commit."""
         return HubPlace(self.repo, commit)
 
+    @property
+    def purl(self) -> str:
+        """Its package URL, as lineages write it."""
+        return f"pkg:huggingface/{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
     def __str__(self) -> str:
         return f"hf://{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
