@@ -94,6 +94,20 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         stream.write(data)
 
 
+def place_folder(source: Path, target: Path) -> None:
+    """Rename a folder of files that are on disk to `target`, which is absent or an empty folder.
+
+    Raises:
+        WriteFailedError: something is there, or the system refuses; nothing was changed.
+    """
+    with reporting(target):
+        for folder, _, _ in os.walk(source):
+            _sync_folder(Path(folder))
+        source.chmod(0o755)
+        source.rename(target)
+        _sync_folder(target.absolute().parent)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

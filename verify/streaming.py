@@ -34,10 +34,10 @@ class StreamCheck:
             self._leaves[line.name] = view[at:end]
             at = end
 
-    def sink(self, name: str) -> Proof | None:
+    def proof(self, name: str) -> Proof | None:
         """Return what takes the bytes of a file, in order; None: it can't be compared in a stream.
 
-        The sink raises HubContentError at the first MiB that is not what was signed.
+        It raises HubContentError at the first MiB that is not what was signed.
         """
         lines = sorted(self._lines.get(name, ()), key=lambda line: line.offsets)
         if not name.endswith(".safetensors") or not _without_gap(lines, self._files[name]):

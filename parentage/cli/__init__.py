@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "merge": "run a recipe, write the weights, declare and sign them",
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
+    "pull": "download a release, verified before it is placed",
     "oms": "sign and verify any model as OpenSSF Model Signing does",
     "trust": "write, check and explain a trust policy",
     "attest": "verify, and sign what was found",

@@ -43,7 +43,7 @@ def published() -> tuple[bytes, Table, bytes, dict[str, dict[str, str]]]:
 def run(data: bytes, cuts: list[int]) -> StreamCheck:
     _, claimed, leaves, _ = published()
     check = StreamCheck(claimed, leaves)
-    proof = check.sink(NAME)
+    proof = check.proof(NAME)
     assert proof is not None
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     for start, stop in itertools.pairwise(edges):
@@ -72,7 +72,7 @@ def test_bytes_after_the_end_are_refused_and_fewer_are_not_whole() -> None:
     data, claimed, leaves, _ = published()
     with pytest.raises(HubContentError):
         run(data + b"\0", [])
-    proof = StreamCheck(claimed, leaves).sink(NAME)
+    proof = StreamCheck(claimed, leaves).proof(NAME)
     assert proof is not None
     proof(memoryview(data)[:-1])
     assert not proof.is_whole
@@ -80,7 +80,7 @@ def test_bytes_after_the_end_are_refused_and_fewer_are_not_whole() -> None:
 
 def test_a_mib_is_refused_as_soon_as_it_came() -> None:
     data, claimed, leaves, _ = published()
-    proof = StreamCheck(claimed, leaves).sink(NAME)
+    proof = StreamCheck(claimed, leaves).proof(NAME)
     assert proof is not None
     start = claimed.tensors["e"].offsets[0]
     proof(memoryview(data)[:start])
@@ -92,7 +92,7 @@ def test_a_mib_is_refused_as_soon_as_it_came() -> None:
 
 def test_what_is_no_safetensors_or_has_a_gap_is_left_to_its_sha256() -> None:
     _, claimed, leaves, _ = published()
-    assert StreamCheck(claimed, leaves).sink("config.json") is None
+    assert StreamCheck(claimed, leaves).proof("config.json") is None
     without = {name: line for name, line in claimed.tensors.items() if name != "c"}
     gap = Table(without, claimed.files, claimed.roots)
-    assert StreamCheck(gap, leaves).sink(NAME) is None
+    assert StreamCheck(gap, leaves).proof(NAME) is None

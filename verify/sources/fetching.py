@@ -128,6 +128,19 @@ def settle(fetched: Mapping[str, Fetched], into: Path) -> None:
             found.path.rename(target)
 
 
+def unsettle(folder: Path, names: Iterable[str]) -> None:
+    """Give files that have their names the names of parts again: `fetch` then compares them anew.
+
+    Raises:
+        WriteFailedError: the system refuses.
+    """
+    for name in names:
+        path = folder / name
+        with atomic.reporting(path):
+            if path.is_file() and not path.is_symlink():
+                path.rename(path.with_name(path.name + PART))
+
+
 class _Fetcher(msgspec.Struct, frozen=True):
     repo: Repo
     into: Path
