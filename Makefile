@@ -8,10 +8,14 @@ PIP := -m pip --disable-pip-version-check --quiet install
 PEER_PIP := $(PIP) --no-compile
 JOBS ?= 2
 # A file stays in one process: what it made once (merges by real peers) serves all of its tests.
-PYTEST ?= pytest -n $(JOBS) --dist loadfile
+# Files are dealt in the order of tests/conftest.py, the longest first.
+PYTEST ?= pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 PEERS := .peers
 RIG := tests/rigs/sigstore
 ACTIONLINT := tests/rigs/actionlint
+
+# Hundreds of processes are started from here, and each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo children test check lint bench conformance hub dev peers rig methods schemas clean
 

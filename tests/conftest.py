@@ -14,10 +14,24 @@ from worlds import World
 
 __all__ = ["hub"]  # a fixture, for all
 
+# What tests start (peers above all, installed without byte code) is compiled once, not by each process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The same examples for everyone, however slow the machine; PARENTAGE_EXPLORE=1 looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("PARENTAGE_EXPLORE") else "same")
+
+#: Files that take longest, longest first: taken last, one would keep a single worker busy at the end.
+LONG = """test_soundness test_mergekit_oracle test_ray test_peft_oracle test_keyless test_saying
+    test_mecha_oracle test_layout test_attest test_parentage1 test_oms_defects test_layout_memory
+    test_keyless_matrix test_mergekit_inputs_oracle test_resume test_memory""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    place = {name: at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture
