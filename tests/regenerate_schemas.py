@@ -22,6 +22,7 @@ from parentage.manifest.card import Digests
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
+from parentage.verify.benchmarks.report import BenchReport
 from parentage.verify.cards.report import CardReport
 from parentage.verify.identify import Identification
 from parentage.verify.oms_report import OmsReport
@@ -37,6 +38,7 @@ MODELS: dict[str, Any] = {
     "policy-v0.1": Policy,
     "card-v0.1": CardReport,
     "card-digests-v0.1": Digests,
+    "bench-v0.1": BenchReport,
     "benchmark-v0.1": Benchmark,
     "dispute-v0.1": Dispute,
     "endorsement-v0.1": Endorsement,

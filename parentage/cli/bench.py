@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from parentage.cli.saying import RELEASE, Voice, look, statement_option, voice_options
-from parentage.cli.shared import FILE, progress, report_error, threads_option
+from parentage.cli.shared import (
+    FILE,
+    device_option,
+    progress,
+    report_error,
+    show_report,
+    threads_option,
+)
+from parentage.manifest.errors import UsageError
 
 samples_option = click.option(
     "--samples",
@@ -116,3 +125,76 @@ def run(
     click.echo(f"results: {found.results} ({len(found.result.scores)} scores, {found.logs} logs)", err=True)  # fmt: skip
     voice.say([release], found.payload, signing)
     return 0
+
+
+@command.command(
+    "replay",
+    epilog="""\b
+Example:
+  parentage bench replay ./rio --samples-file samples_arc_easy.jsonl --samples 16 \\
+      --key verifier.key --policy trust.yaml
+
+\b
+Exit codes: 0 the weights give the logged answers, 1 they do not, 3 no accepted statement names the log,
+4 it can't be decided here. A disagreement is signed only into -o FILE.""",
+)
+@click.argument("release", type=RELEASE)
+@click.option("--samples-file", "log", type=FILE, required=True, help="Log that a statement names.")
+@click.option(
+    "--samples", type=click.IntRange(1, 4096), default=16, show_default=True,
+    help="How many log-likelihoods to score again, at places drawn now.",
+)  # fmt: skip
+@click.option("--nonce", default="", metavar="HEX", help="Repeat a replay.")
+@click.option("--dtype", default="", help="To compute in; default: the model's own.")
+@device_option
+@threads_option
+@voice_options
+def replay(
+    release: Path,
+    log: Path,
+    samples: int,
+    nonce: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    voice: Voice,
+) -> int:
+    """Score logged samples of RELEASE again on verified weights, and sign what came of it.
+
+    The places follow from the signed statement and a nonce drawn now. What counts as equal comes from the
+    same weights, scored again in other batches and a wider dtype.
+    """
+    from parentage.verify.benchmarks.replayed import Verifier, again
+    from parentage.verify.demands import Demands
+
+    _check_replay(nonce, dtype)
+    signing = voice.signing.build()
+    place = look(release, voice.trust(signing.trust))
+    with progress("load", quiet=voice.as_json, reads=[release]) as bar:
+        report, line = again(
+            release,
+            log,
+            place.signature,
+            place.found,
+            place.claims,
+            by=Verifier(signing.signer, signing.trust),
+            samples=samples,
+            trust=place.believed,
+            demands=Demands(device=device, threads=threads, progress=bar),
+            dtype=dtype,
+            nonce=nonce,
+        )
+    written = voice.put([release], line) if report.verified or voice.output is not None else []
+    show_report(report, as_json=voice.as_json, command="bench replay")
+    for path in written or ["nothing: a disagreement is signed into -o FILE only"]:
+        click.echo(f"signed: {path}", err=True)
+    return report.exit_code
+
+
+def _check_replay(nonce: str, dtype: str) -> None:
+    if nonce and not re.fullmatch("[0-9a-f]{64}", nonce):
+        raise UsageError("not a nonce", expected="64 hex digits", found=nonce)
+    if dtype not in {"", "bfloat16", "float16", "float32", "float64"}:
+        raise UsageError(
+            "not a dtype", expected="bfloat16, float16, float32 or float64", found=dtype
+        )

@@ -105,24 +105,12 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
 
     def say(self, releases: Sequence[Path], payload: bytes, signing: Signing) -> None:
         """Sign, write and print."""
-        from parentage.attest.speaking import append, sign
+        from parentage.attest.speaking import sign
+        from parentage.attest.statement import parse_statement
         from parentage.attest.statements.shared import sha256
-        from parentage.manifest.atomic import write_bytes
 
-        line = sign(payload, signing.signer, signing.trust)
-        if self.output is not None:
-            write_bytes(self.output, line)
-        else:
-            for release in releases:
-                append(release, [line])
-        written = (
-            [str(self.output)]
-            if self.output
-            else [f"{r}/.parentage/claims.jsonl" for r in releases]
-        )
+        written = self.put(releases, sign(payload, signing.signer, signing.trust))
         if self.as_json:
-            from parentage.attest.statement import parse_statement
-
             found = parse_statement(payload, "statement")
             emit({"schema": "https://parentage.dev/said/v0.1", "payload": sha256(payload),
                   "predicateType": found.predicate_type, "predicate": found.predicate,
@@ -131,6 +119,18 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
         click.echo(f"signed {sha256(payload)}")
         for path in written:
             click.echo(f"in     {path}")
+
+    def put(self, releases: Sequence[Path], line: bytes) -> list[str]:
+        """Write a signed statement to its file or to releases' claims; return where it is."""
+        from parentage.attest.speaking import append
+        from parentage.manifest.atomic import write_bytes
+
+        if self.output is not None:
+            write_bytes(self.output, line)
+            return [str(self.output)]
+        for release in releases:
+            append(release, [line])
+        return [f"{r}/.parentage/claims.jsonl" for r in releases]
 
 
 def look(release: Path, trust: Trust) -> Place:

@@ -18,6 +18,7 @@ from parentage.manifest.errors import ParentageError, UsageError
 if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
     from parentage.manifest.hashing import Progress
+    from parentage.verify.benchmarks.report import BenchReport
     from parentage.verify.oms_report import OmsReport
     from parentage.verify.report import Report
 
@@ -79,7 +80,9 @@ COLOURS = {
 }
 
 
-def show_report(report: Report | OmsReport, *, as_json: bool) -> None:
+def show_report(
+    report: Report | OmsReport | BenchReport, *, as_json: bool, command: str = ""
+) -> None:
     """Print a report: JSON, or text whose first word is the verdict."""
     if as_json:
         emit(report)
@@ -87,7 +90,8 @@ def show_report(report: Report | OmsReport, *, as_json: bool) -> None:
     from parentage.verify.formats import human
 
     word = report.verdict.value.upper()
-    text = human.render(report.shown()).removeprefix(word)
+    shown = report.shown(command) if command else report.shown()
+    text = human.render(shown).removeprefix(word)
     click.echo(coloured(word, COLOURS[word]) + text, nl=False)
 
 

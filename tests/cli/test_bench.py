@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import torch
 from commandline import Run, ok
+from safetensors.torch import load_file, save_file
 from worlds import World
 
-from parentage import PrivateKey
+from parentage import KeySigner, PrivateKey, TrustedKeys, sign_release
 from parentage.attest.bundle import CLAIMS, parse
 from parentage.attest.statement import parse_statement
 from parentage.attest.statements import benchmark
 
+SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
 RESULTS = Path(__file__).parent.parent / "verify" / "results"
 LM_EVAL = RESULTS / "lm-eval-0.4.13.json"
 LOG = RESULTS / "lm-eval-0.4.13-samples.jsonl"
@@ -52,7 +57,7 @@ def test_attach(lab: World, run: Run) -> None:
     assert found.results.sha256 == hashlib.sha256(LM_EVAL.read_bytes()).hexdigest()
     assert found.samples[0].sha256 == hashlib.sha256(LOG.read_bytes()).hexdigest()
     assert found.samples[0].count == 16
-    assert (found.scores[0].metric, found.scores[0].value) == ("acc", "0.4375")
+    assert (found.scores[0].metric, found.scores[0].value) == ("acc", "0.3125")
     report = lab.verify("merged", ["a", "b"])
     assert report.verified
 
@@ -60,7 +65,7 @@ def test_attach(lab: World, run: Run) -> None:
 def test_attach_refuses_nan_and_strangers(lab: World, run: Run, tmp_path: Path) -> None:
     release, before = lab.root / "merged", (lab.root / "merged" / CLAIMS).read_bytes()
     broken = tmp_path / "nan.json"
-    broken.write_text(LM_EVAL.read_text().replace("0.4375", "NaN"))
+    broken.write_text(LM_EVAL.read_text().replace("0.3125", "NaN"))
 
     code, out, _ = run("bench", "attach", release, broken, "--key", lab.root / "lab.key",
                        "--publisher", lab.root / "owner.pub", "--json")  # fmt: skip
@@ -205,3 +210,110 @@ def test_weights_that_were_never_signed_are_not_run(lab: World, bench: Any) -> N
     code, document = bench("ok")
     assert (code, document["error"]["code"]) == (1, "refused")
     assert not (lab.root / "out").exists()
+
+
+TINY = RESULTS / "model"
+#: Of tests: repeated runs of a replay score the same requests.
+NONCE = "5" * 64
+
+
+@pytest.fixture(scope="module")
+def signed_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that lm-eval's log is of, the same with weights moved a little, and people with keys."""
+    root = tmp_path_factory.mktemp("tiny")
+    keys = {name: PrivateKey.generate() for name in ("owner", "lab", "judge")}
+    for name, key in keys.items():
+        (root / f"{name}.key").write_bytes(key.to_pem(None))
+        (root / f"{name}.pub").write_bytes(key.public.pem)
+    (root / "trust.yaml").write_text(
+        'version: "0.1"\nroles: {publisher: {any: [{key: owner.pub}]}, '
+        "evaluator: {any: [{key: lab.pub}, {key: judge.pub}]}}\n"
+    )
+    for name in ("honest", "moved"):
+        shutil.copytree(TINY, root / name)
+    weights = load_file(root / "moved" / "model.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    moved = {k: v * (1 + 1e-3 * torch.randn(v.shape, generator=generator)) for k, v in weights.items()}  # fmt: skip
+    save_file(moved, root / "moved" / "model.safetensors", metadata={"format": "pt"})
+    for name in ("honest", "moved"):
+        sign_release(root / name, KeySigner(keys["owner"]), TrustedKeys((keys["owner"].public,)), observed=True)  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def tiny(signed_tiny: Path, tmp_path: Path, run: Run) -> Path:
+    """A copy of that; the lab says of both releases that the scores and the log are theirs."""
+    root = tmp_path / "tiny"
+    shutil.copytree(signed_tiny, root)
+    for name in ("honest", "moved"):
+        ok(run("bench", "attach", root / name, LM_EVAL, "--samples", LOG, "--key", root / "lab.key",
+               "--policy", root / "trust.yaml"))  # fmt: skip
+    return root
+
+
+def replay(run: Run, root: Path, name: str, *more: object, key: str = "judge", log: Path = LOG) -> tuple[int, Any]:  # fmt: skip
+    code, out, err = run("bench", "replay", root / name, "--samples-file", log, "--samples", "8", "--device", "cpu",
+                         "--key", root / f"{key}.key", "--policy", root / "trust.yaml", "--json", *more)  # fmt: skip
+    return code, json.loads(out) if out.strip() else err
+
+
+def test_replay_agrees_with_what_lm_eval_logged(tiny: Path, run: Run) -> None:
+    """lm-eval is the oracle: its own log, of another version of transformers, in batches of four."""
+    code, report = replay(run, tiny, "honest")
+
+    assert (code, report["verdict"]) == (0, "verified"), report
+    found = report["replay"]
+    assert (found["requests"], found["ofRequests"]) == (8, 32)
+    assert float(found["most"]) <= float(found["tolerance"]) < 1e-3
+    assert float(found["sameWeights"]["most"]) * 4 <= float(found["tolerance"])
+    first, second = said(tiny / "honest")
+    assert second.binding == "replayed"
+    assert second.scores == first.scores
+    assert second.replayed is not None
+    assert second.replayed.agrees
+    jsonschema.validate(report, json.loads((SCHEMAS / "bench-v0.1.json").read_text()))
+
+
+def test_replay_on_moved_weights_disagrees(tiny: Path, run: Run) -> None:
+    """A thousandth of each weight: no score changes, and every log-likelihood does."""
+    before = (tiny / "moved" / CLAIMS).read_bytes()
+    code, report = replay(run, tiny, "moved")
+
+    assert (code, report["verdict"]) == (1, "refuted")
+    assert [found["code"] for found in report["findings"]] == ["replay-differs"]
+    assert float(report["replay"]["median"]) > 10 * float(report["replay"]["tolerance"])
+    assert (tiny / "moved" / CLAIMS).read_bytes() == before
+    code, report = replay(run, tiny, "moved", "-o", tiny / "no.jsonl", "--nonce", NONCE)
+    assert code == 1
+    made = parse_statement(parse((tiny / "no.jsonl").read_bytes(), "t").payload, "t")
+    no = benchmark.parse(made, "t")[1].replayed
+    assert no is not None
+    assert (no.agrees, no.nonce) == (False, NONCE)
+
+
+def test_the_same_nonce_draws_the_same_places(tiny: Path, run: Run) -> None:
+    _, one = replay(run, tiny, "honest", "-o", tiny / "x.jsonl", "--nonce", NONCE)
+    _, two = replay(run, tiny, "honest", "-o", tiny / "y.jsonl", "--nonce", NONCE)
+    assert one["worst"] == two["worst"]
+
+
+@pytest.mark.parametrize("key", ["owner", "lab"])
+def test_nobody_replays_what_they_signed(tiny: Path, run: Run, key: str) -> None:
+    code, report = replay(run, tiny, "honest", key=key)
+    assert (code, report["error"]["code"]) == (2, "usage")
+
+
+def test_a_log_that_nobody_signed(tiny: Path, run: Run) -> None:
+    other = tiny / "other.jsonl"
+    other.write_bytes(LOG.read_bytes().replace(b"0 plus 0", b"0 plus 9"))
+    code, report = replay(run, tiny, "honest", log=other)
+    assert (code, report["error"]["code"]) == (3, "unsigned")
+
+
+def test_weights_that_are_not_the_signed_ones_are_not_replayed(tiny: Path, run: Run) -> None:
+    (tiny / "honest" / "model.safetensors").write_bytes(
+        (tiny / "moved" / "model.safetensors").read_bytes()
+    )
+    code, report = replay(run, tiny, "honest")
+    assert (code, report["error"]["code"]) == (1, "refused")
+    assert len(said(tiny / "honest")) == 1
