@@ -19,7 +19,7 @@ from parentage.attest.opening import open_bundle
 from parentage.attest.signer import AnySigner, require_oms
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
-from parentage.manifest import atomic, build, canonical, lineage, table
+from parentage.manifest import atomic, build, canonical, card, lineage, table
 from parentage.manifest.errors import FileSetError, MalformedError, SignatureError, UsageError
 from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.hashing import Progress, hash_model
@@ -75,6 +75,7 @@ def sign_release(
     """
     require_oms(signer)
     _check_draft(model, observed=observed)
+    card.record(model)
     with open_files(model) as files:
         _refuse_links(model, files)
         hashed = _observe if observed else _drafted

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from parentage.manifest import canonical
+from parentage.manifest import atomic, canonical
 from parentage.manifest.errors import CardError, JsonError, YamlError
-from parentage.manifest.strict_yaml import Path, parse_marked
+from parentage.manifest.strict_yaml import Keys, Marked, Span, parse_marked
 
 README: Final = "README.md"
 RECORD: Final = ".parentage/card.json"
@@ -37,13 +38,15 @@ class Card(msgspec.Struct, frozen=True):
         text: all of it.
         matter: the front matter; no key where there is none.
         starts: offset in `text` of each key, by path.
+        spans: where in `text` each value stands, by path.
         start, end: the front matter's YAML, as offsets in `text`; both -1: there is none.
         body: offset of what follows.
     """
 
     text: str
     matter: dict[str, Any]
-    starts: dict[Path, int]
+    starts: dict[Keys, int]
+    spans: dict[Keys, Span]
     start: int
     end: int
     body: int
@@ -111,10 +114,15 @@ def read_card(data: bytes, *, where: str = README) -> Card:
         )
     found = _find_matter(text)
     if found is None:
-        return Card(text, {}, {}, -1, -1, 0)
+        return Card(text, {}, {}, {}, -1, -1, 0)
     start, end, body = found
-    matter, starts = _read_matter(text[start:end], where)
-    return Card(text, matter, {path: at + start for path, at in starts.items()}, start, end, body)
+    marked = _read_matter(text[start:end], where)
+    starts = {path: at + start for path, at in marked.starts.items()}
+    spans = {
+        path: Span(span.start + start, span.end + start, span.style)
+        for path, span in marked.spans.items()
+    }
+    return Card(text, marked.value, starts, spans, start, end, body)
 
 
 def digests_of(card: Card, data: bytes) -> Digests:
@@ -128,6 +136,32 @@ def digests_of(card: Card, data: bytes) -> Digests:
             for key, value in card.matter.items()
         },
     )
+
+
+def record(folder: Path) -> None:
+    """Write `.parentage/card.json` for the card of a release, as it lies there now.
+
+    Where there is no card, or none that can be read, a record of an earlier one is taken away: it would
+    be signed, and wrong.
+
+    Raises:
+        WriteFailedError: the folder can't be written.
+    """
+    card, target = folder / README, folder / RECORD
+    data = b""
+    if card.is_file() and not card.is_symlink():
+        with card.open("rb") as stream:
+            data = stream.read(MAX_CARD + 1)
+    try:
+        digests = digests_of(read_card(data), data).to_json() if data else b""
+    except CardError:
+        digests = b""
+    with atomic.reporting(target):
+        if not digests:
+            target.unlink(missing_ok=True)
+            return
+        target.parent.mkdir(exist_ok=True)
+    atomic.write_bytes(target, digests)
 
 
 def read_record(data: bytes, *, where: str = RECORD) -> Digests:
@@ -170,7 +204,7 @@ def _find_matter(text: str) -> tuple[int, int, int] | None:
     return None
 
 
-def _read_matter(yaml: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
+def _read_matter(yaml: str, where: str) -> Marked:
     try:
         marked = parse_marked(yaml, where=f"{where}: front matter", limit=MAX_MATTER)
     except YamlError as error:
@@ -181,7 +215,7 @@ def _read_matter(yaml: str, where: str) -> tuple[dict[str, Any], dict[Path, int]
             found=error.found,
         ) from error
     if marked.value is None:
-        return {}, {}
+        return Marked({}, {}, {})
     if not isinstance(marked.value, dict):
         raise CardError("front matter is no mapping", where=where)
-    return marked.value, marked.starts
+    return marked

@@ -22,7 +22,7 @@ _WORDS: Final = dict.fromkeys(("null", "Null", "NULL", "~", ""), None) | {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 #: From the root to a value: keys and indices.
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 
 class _Strict(yaml.SafeLoader):
@@ -73,16 +73,31 @@ def parse_yaml(data: bytes, *, where: str) -> object:
         ) from error
 
 
+class Span(msgspec.Struct, frozen=True):
+    """Where a value stands.
+
+    Attributes:
+        start, end: character offsets.
+        style: of a scalar: "", "'", '"', "|" or ">"; of a list or mapping: "flow" or "block".
+    """
+
+    start: int
+    end: int
+    style: str
+
+
 class Marked(msgspec.Struct, frozen=True):
     """A document, and where its parts stand.
 
     Attributes:
         value: of null, bool, str, list and dict; every number is its text.
         starts: character offset of each key, and of each item of a list, by path.
+        spans: of each value, by path.
     """
 
     value: Any
-    starts: dict[Path, int]
+    starts: dict[Keys, int]
+    spans: dict[Keys, Span]
 
 
 def parse_marked(text: str, *, where: str, limit: int) -> Marked:
@@ -113,18 +128,25 @@ def parse_marked(text: str, *, where: str, limit: int) -> Marked:
         raise YamlError(
             "not valid YAML", where=where, found=" ".join(str(error).split())
         ) from error
-    return Marked(builder.value, builder.starts)
+    return Marked(builder.value, builder.starts, builder.spans)
 
 
 def _mark(event: yaml.Event) -> Any:  # noqa: ANN401  (PyYAML has two classes of marks)
     return event.start_mark
 
 
+def _end(event: yaml.Event) -> int:
+    mark: Any = event.end_mark
+    return int(mark.index)
+
+
 class _Open(msgspec.Struct):
     """A list or mapping that has not ended."""
 
     value: list[Any] | dict[str, Any]
-    path: Path
+    path: Keys
+    start: int
+    style: str
     key: str | None = None
 
 
@@ -133,7 +155,8 @@ class _Builder:
 
     def __init__(self, where: str) -> None:
         self.value: Any = None
-        self.starts: dict[Path, int] = {}
+        self.starts: dict[Keys, int] = {}
+        self.spans: dict[Keys, Span] = {}
         self._where, self._stack, self._documents = where, list[_Open](), 0
 
     def take(self, event: yaml.Event) -> None:
@@ -145,22 +168,27 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             raise self._bad("alias not allowed", event, str(event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._stack.pop()
+            ended = self._stack.pop()
+            self.spans[ended.path] = Span(ended.start, _end(event), ended.style)
         elif isinstance(event, yaml.ScalarEvent):
-            self._put(event, self._scalar(event))
+            is_key = bool(self._stack) and self._stack[-1].key is None
+            path = self._put(event, self._scalar(event))
+            if not (is_key and isinstance(self._stack[-1].value, dict)):
+                self.spans[path] = Span(_mark(event).index, _end(event), event.style or "")
         elif isinstance(event, yaml.CollectionStartEvent):
             self._begin(event)
 
     def _begin(self, event: yaml.CollectionStartEvent) -> None:
-        if event.tag is not None:
-            raise self._bad("tag not allowed", event, event.tag)
+        if event.tag is not None or event.anchor is not None:
+            raise self._bad("tag or anchor not allowed", event, str(event.tag or event.anchor))
         if len(self._stack) >= _MAX_DEPTH:
             raise self._bad("YAML nested too deeply", event, f"more than {_MAX_DEPTH} levels")
         value: list[Any] | dict[str, Any]
         value = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self._stack.append(_Open(value, self._put(event, value)))
+        style = "flow" if event.flow_style else "block"
+        self._stack.append(_Open(value, self._put(event, value), _mark(event).index, style))
 
-    def _put(self, event: yaml.Event, value: Any) -> Path:  # noqa: ANN401  (a YAML value)
+    def _put(self, event: yaml.Event, value: Any) -> Keys:  # noqa: ANN401  (a YAML value)
         """Put a value where it belongs, and return its path; a mapping's scalar may be a key."""
         if not self._stack:
             self.value = value
@@ -185,8 +213,8 @@ class _Builder:
         return path
 
     def _scalar(self, event: yaml.ScalarEvent) -> bool | str | None:
-        if event.tag not in {None, "!"}:
-            raise self._bad("tag not allowed", event, event.tag)
+        if event.tag is not None or event.anchor is not None:
+            raise self._bad("tag or anchor not allowed", event, str(event.tag or event.anchor))
         text: str = event.value
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise self._bad("half a character", event, text)

@@ -6,19 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from parentage.cli.shared import COLOURS, FILE, coloured, emit, json_option
+from parentage.cli.formatting import FormatChoice, beside, format_options
+from parentage.cli.shared import FILE, emit, json_option
+from parentage.cli.trusting import TrustChoice, trust_options
 
 if TYPE_CHECKING:
     from parentage.attest.trust import Trust
-    from parentage.verify.cards.report import CardReport
+    from parentage.verify.cards.sync import Synced
+    from parentage.verify.showing import Shown
 
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.group("card")
+@click.group(
+    "card",
+    epilog="""\b
+Examples:
+  parentage card check ./rio
+  parentage card check ./rio --json
+  parentage card sync ./rio
+  parentage card explain C03""",
+)
 def command() -> None:
-    """Hold a model card against the manifest of its release."""
+    """Hold a model card against the manifest of its release, and write the manifest into it."""
 
 
 @command.command(
@@ -46,24 +58,105 @@ Exit codes: 0 no error, 1 the card contradicts the manifest, 2 usage, 3 no manif
     type=FILE,
     help="The card that was signed, to say which keys were changed since.",
 )
-@click.option("--key", "keys", type=FILE, multiple=True, help="Only a manifest by this key counts.")
-@json_option
+@click.option("--weights", is_flag=True, help="Read and digest the weights, too (C09).")
+@trust_options
+@format_options
 def check(
     folder: Path,
+    weights: bool,
     rules: tuple[str, ...],
     signed_card: Path | None,
-    keys: tuple[Path, ...],
-    as_json: bool,
+    trusted: TrustChoice,
+    formatted: FormatChoice,
 ) -> int:
-    """Compare the card of FOLDER with its manifest by the rules C01 to C13; no weights are read."""
+    """Compare the card of FOLDER with its manifest by the rules C01 to C13."""
     from parentage.verify.cards.check import check as check_card
     from parentage.verify.cards.levels import parse_levels
 
     report = check_card(
-        folder, trust=_trust(keys), levels=parse_levels(rules), signed_card=signed_card
+        folder,
+        trust=_trust(trusted),
+        levels=parse_levels(rules),
+        signed_card=signed_card,
+        weights=weights,
     )
-    _show(report, as_json=as_json)
-    return report.exit_code
+    return formatted.show(_beside(report.shown("card check"), folder))
+
+
+@command.command(
+    "sync",
+    epilog="""\b
+Examples:
+  parentage declare ./rio --recipe recipe.yaml --parent ./nex --parent ./qwen
+  parentage card sync ./rio
+  parentage sign ./rio --key release.key
+  parentage card sync ./rio --check
+
+\b
+Exit codes: 0 the card is as the manifest has it, 1 with --check: it is not, 2 usage, 3 no manifest.""",
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit with 1 and a diff.")
+@trust_options
+@json_option
+def sync(folder: Path, only_check: bool, trusted: TrustChoice, as_json: bool) -> int:
+    """Write parents, relation, licence, tag and a provenance section into the card of FOLDER."""
+    from parentage.manifest.atomic import write_bytes
+    from parentage.manifest.card import README
+    from parentage.manifest.errors import printable
+    from parentage.verify.cards.sync import plan
+
+    planned = plan(folder, _trust(trusted))
+    if planned.changed and not only_check:
+        write_bytes(folder / README, planned.after)
+    if as_json:
+        emit(
+            {
+                "schema": "https://parentage.dev/card-sync/v0.1",
+                "changed": planned.changed,
+                "written": planned.changed and not only_check,
+                "keys": list(planned.keys),
+                "notes": list(planned.notes),
+            }
+        )
+    else:
+        click.echo(_done(planned, folder, only_check=only_check))
+    for note in planned.notes:
+        click.echo(f"note: {printable(note, 400)}", err=True)
+    if planned.changed:
+        _tell(planned, folder, only_check=only_check)
+    return int(planned.changed and only_check)
+
+
+def _done(planned: Synced, folder: Path, *, only_check: bool) -> str:
+    if not planned.changed:
+        return f"{folder}/README.md says what the manifest says"
+    keys = ", ".join([*planned.keys, "the provenance section"])
+    return f"{folder}/README.md {'would change' if only_check else 'was changed'}: {keys}"
+
+
+def _tell(planned: Synced, folder: Path, *, only_check: bool) -> None:
+    """Say what would change, or what has to be done now that it did."""
+    import difflib
+
+    from parentage.attest.bundle import MODEL_SIG
+    from parentage.manifest.errors import printable
+    from parentage.manifest.lineage import DRAFT
+
+    if only_check:
+        before, after = (data.decode().splitlines() for data in (planned.before, planned.after))
+        names = ("README.md", "README.md as the manifest has it")
+        for line in difflib.unified_diff(before, after, *names, lineterm=""):
+            click.echo(printable(line, 2000), err=True)
+        click.echo(f"next: parentage card sync {folder}", err=True)
+    elif (folder / DRAFT).is_file():
+        click.echo(f"next: parentage sign {folder}", err=True)
+    elif (folder / MODEL_SIG).is_file():
+        click.echo(
+            "this release is signed, and README.md with it: the signature holds no more\n"
+            f"next: parentage declare {folder} (with its recipe), then parentage sign {folder}",
+            err=True,
+        )
 
 
 @command.command(
@@ -95,20 +188,16 @@ def explain(rule: str | None, as_json: bool) -> int:
     return 0
 
 
-def _trust(keys: tuple[Path, ...]) -> Trust | None:
-    if not keys:
-        return None
-    from parentage.attest.keys import PublicKey
-    from parentage.attest.trust import TrustedKeys
-
-    return TrustedKeys(tuple(map(PublicKey.load, keys)))
+def _trust(trusted: TrustChoice) -> Trust | None:
+    return None if trusted == TrustChoice() else trusted.build()
 
 
-def _show(report: CardReport, *, as_json: bool) -> None:
-    from parentage.verify.cards.report import to_text
-
-    if as_json:
-        emit(report)
-        return
-    word = report.verdict.value.upper()
-    click.echo(coloured(word, COLOURS[word]) + to_text(report).removeprefix(word))
+def _beside(shown: Shown, folder: Path) -> Shown:
+    """Name files as the repository around us does, where platforms look for them."""
+    problems = tuple(
+        msgspec.structs.replace(one, file=beside(folder / one.file) or one.file)
+        if one.file
+        else one
+        for one in shown.problems
+    )
+    return msgspec.structs.replace(shown, problems=problems, beside=beside(folder / "README.md"))

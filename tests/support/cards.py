@@ -57,7 +57,7 @@ FOLD = {
     "id": "fold",
     "op": "lora_merge/v1",
     "inputs": ["qwen", "nex"],
-    "params": {"scale": "1"},
+    "params": {"alpha": "16"},
     "arithmetic": {"profile": "parentage-1"},
 }
 COPY = {"id": "copy", "op": "copy/v1", "inputs": ["nex"], "params": {}}

@@ -7,6 +7,7 @@ what is signed, for it is what will be signed next; whoever names a key gets the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import msgspec
@@ -14,7 +15,9 @@ import msgspec
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_SIG
 from parentage.attest.opening import open_bundle
+from parentage.attest.roles import believed as as_believed
 from parentage.attest.statement import Statement, Subject, parse_statement
+from parentage.attest.statements import recompute
 from parentage.attest.trust import Trust
 from parentage.manifest import canonical, lineage, table
 from parentage.manifest.errors import MalformedError, StatementError, UnsignedError
@@ -40,12 +43,14 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         state: verified, signed (by whom was not asked), or declared.
         resources: SHA-256 of each file that `model.sig` signs; empty while nothing is signed.
         files: the weights files of the tensor table.
+        recomputed: what statements of verifiers who are trusted say of these weights, in sentences.
     """
 
     lineage: Lineage
     state: State
     resources: dict[str, str] = {}
     files: tuple[FileLine, ...] = ()
+    recomputed: tuple[str, ...] = ()
 
 
 def find_authority(folder: Folder, trust: Trust | None) -> Authority:
@@ -75,12 +80,29 @@ def _verified(files: FileSet, trust: Trust) -> Authority:
         raise _nothing(files)
     opened = open_bundle(files.files[MODEL_SIG].read_small(MAX_BUNDLE), trust, MODEL_SIG)
     signed = oms.parse(opened.statement)
+    said = claims.read_claims(files, as_believed(trust))
+    lineage_here = claims.choose_lineage(files, opened, said).lineage
     return Authority(
-        lineage=claims.find_lineage(files, opened, trust),
+        lineage=lineage_here,
         state="verified",
         resources=signed.resources,
         files=_weights_files(files),
+        recomputed=tuple(_recomputed(said, lineage_here)),
     )
+
+
+def _recomputed(said: claims.Claims, lineage_here: Lineage) -> Iterator[str]:
+    """Yield how far verifiers recomputed these weights, as their verified statements say."""
+    for claim in said.opened:
+        if claim.opened.statement.predicate_type != recompute.TYPE:
+            continue
+        try:
+            _, done = recompute.parse(claim.opened.statement, claim.where)
+        except StatementError:
+            continue  # a line that breaks its schema says nothing
+        if done.weights == lineage_here.weights.root and done.verdict == "verified":
+            rungs = ", ".join(f"{one.tensors:,} tensors at rung {one.rung}" for one in done.rungs)
+            yield f"{rungs} ({claim.where})"
 
 
 def _signed(files: FileSet) -> Authority:

@@ -40,9 +40,10 @@ def check(
     levels: Mapping[str, Level | None] | None = None,
     signed_card: Path | None = None,
     hub_tags: Sequence[str] | None = None,
+    weights: bool = False,
     name: str = "",
 ) -> CardReport:
-    """Compare a release's card and the files beside it with its manifest; no weights are read.
+    """Compare a release's card and the files beside it with its manifest.
 
     Args:
         path: the release's folder.
@@ -50,6 +51,7 @@ def check(
         levels: by rule id, other than the rules' own; None: the rule is not looked at.
         signed_card: a copy of the card that was signed, to say what changed since.
         hub_tags: that the Hub gives the repository.
+        weights: whether to read and digest the weights, too.
         name: of the release, for messages; its path by default.
 
     Raises:
@@ -68,6 +70,7 @@ def check(
         kinds=kinds_of(authority.lineage, is_adapter=folder.has(ADAPTER)),
         parents=parents_of(authority.lineage),
         hub_tags=hub_tags,
+        weights=weights,
     )
     unread = _read(evidence, signed_card)
     return judge(evidence, levels or {}, unread)
@@ -83,7 +86,7 @@ def judge(
         manifest=authority.state,
         root={str(k): v for k, v in authority.lineage.weights.root.items()},
         relation=evidence.kinds.best,
-        problems=unread,
+        problems=[*unread],
     )
     contradicted = False
     for rule in RULES.values():

@@ -65,7 +65,10 @@ def same(one: str, other: str) -> bool:
 
 def hub_id(expression: str) -> str:
     """Return a licence as cards write it: the Hub's ids are small letters."""
-    return expression.strip().lower()
+    name = expression.strip().lower()
+    return (
+        name if name.startswith("lgpl-lr") else name.removesuffix("-only").removesuffix("-or-later")
+    )
 
 
 def _split(text: str, operator: str) -> list[str]:

@@ -8,11 +8,10 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.cards.authority import SAID
-from parentage.verify.showing import Level, Problem, Shown
+from parentage.verify.showing import Problem, Shown
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
 SCHEMA: Final = "https://parentage.dev/card/v0.1"
-_MARKS: Final = {Level.ERROR: "✗", Level.WARNING: "!", Level.NOTE: "-"}
 
 
 class CardReport(msgspec.Struct, kw_only=True, rename="camel"):
@@ -51,7 +50,7 @@ class CardReport(msgspec.Struct, kw_only=True, rename="camel"):
         """Return the report as any format shows it."""
         return Shown(
             command=command,
-            subject=printable(self.release),
+            subject=f"card of {printable(self.release)}",
             verdict=self.verdict,
             exit_code=self.exit_code,
             problems=tuple(self.problems),
@@ -67,32 +66,3 @@ def _facts(report: CardReport) -> list[tuple[str, str]]:
     facts.append(("relation", report.relation or "the Hub has no word for this recipe"))
     facts.append(("rules", f"{len(report.rules)} looked at: {', '.join(report.rules)}"))
     return facts
-
-
-def to_text(report: CardReport) -> str:
-    """Return the report for people: verdict, problems with their lines, facts, what was not checked."""
-    lines = [f"{report.verdict.value.upper()}  card of {printable(report.release)}", ""]
-    for one in report.problems:
-        at = (
-            f"{one.file}:{one.line}: "
-            if one.file and one.line
-            else f"{one.file}: "
-            if one.file
-            else ""
-        )
-        lines.append(f"  {_MARKS[one.level]} {at}{one.message}  [{one.code}]")
-        for label, value in (
-            ("where", one.where),
-            ("expected", one.expected),
-            ("found", one.found),
-            ("next", one.next),
-        ):
-            if value:
-                lines.append(f"      {label + ':':<10}{value}")
-    if report.problems:
-        lines.append("")
-    lines += [f"  {label:<10}{value}" for label, value in _facts(report)]
-    if report.not_checked:
-        lines += ["", "not checked"]
-        lines += [f"  - {printable(text, 400)}" for text in report.not_checked]
-    return "\n".join(lines)

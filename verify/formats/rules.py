@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Final
@@ -14,6 +15,7 @@ from parentage.verify.showing import Shown
 DOCS: Final = "https://parentage.dev/docs/gates"
 #: Codes of findings. Errors met on the way are known by their classes, gate checks and card rules by theirs.
 MEANINGS: Final = {
+    "card-unreadable": "The model card can't be read",
     "denied": "The release is valid, and the policy says no",
     "disputed": "A verifier or witness of the policy disagrees with the release",
     "dispute": "Somebody whom the policy does not list disagrees with the release",
@@ -70,7 +72,16 @@ MEANINGS: Final = {
 
 def about(code: str) -> str:
     """Return what a code means; empty: it is not known here."""
-    return MEANINGS.get(code) or _errors().get(code, "")
+    return MEANINGS.get(code) or _rule(code) or _errors().get(code, "")
+
+
+def _rule(code: str) -> str:
+    """Return what a rule of cards finds; they are not imported for anything else."""
+    if re.fullmatch("C[0-9]{2}", code) is None:
+        return ""
+    from parentage.verify.cards.rules import RULES
+
+    return RULES[code].help.rstrip(".") if code in RULES else ""
 
 
 def fingerprint(shown: Shown, group: Group) -> str:

@@ -110,7 +110,7 @@ def relation(evidence: Evidence) -> Iterator[Hit]:
             next=f"parentage card sync {evidence.name}",
             at_most=Level.WARNING if tagged else Level.ERROR,
         )
-    elif said not in kinds.allowed:
+    elif not isinstance(said, str) or said not in kinds.allowed:
         yield Hit(
             message="the card's relation to its parents is not the recipe's",
             where=RELATION,

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from parentage.manifest import mergekit_config
-from parentage.manifest.card import README
-from parentage.manifest.errors import FileSetError, MalformedError, RecipeError
+from parentage.manifest.card import README, Card
+from parentage.manifest.errors import CardError, FileSetError, MalformedError, RecipeError
 from parentage.manifest.merge_steps import WeightedSum
 from parentage.manifest.mergekit import MEDIA_TYPE
 from parentage.manifest.quantise_steps import QUANTISE, QuantiseNf4, QuantiseRtn
 from parentage.manifest.strict_yaml import parse_yaml
 from parentage.manifest.wire import ratio
+from parentage.verify.cards import section
 from parentage.verify.cards.evidence import Evidence, Hit
 from parentage.verify.cards.names import texts
 from parentage.verify.cards.surroundings import CONFIG, MERGEKIT
@@ -41,9 +42,31 @@ def differs(evidence: Evidence) -> Iterator[Hit]:
     card = evidence.card
     if card is None:
         return
+    yield from _section(evidence, card)
     for block in _FENCED.finditer(card.text, card.body):
         if "merge_method" in block[1]:
             yield from _compare(evidence, block[1].encode(), README, card.line_at(block.start(1)))
+
+
+def _section(evidence: Evidence, card: Card) -> Iterator[Hit]:
+    """Compare the provenance section with the one that the manifest gives."""
+    body = card.text[card.body :]
+    try:
+        found = section.find(body)
+    except CardError as error:
+        yield _unread(error, README, 0)
+        return
+    if found is None:
+        return
+    written = section.section_of(evidence.authority.lineage, ())
+    if section.plain(body[found[0] : found[1]]) != section.plain(written):
+        yield Hit(
+            message="the provenance section is not what the manifest gives",
+            where="the section between the parentage markers",
+            next=f"parentage card sync {evidence.name}",
+            line=card.line_at(card.body + found[0]),
+            at_most=Level.WARNING,
+        )
 
 
 def _compare(evidence: Evidence, data: bytes, file: str, line: int) -> Iterator[Hit]:

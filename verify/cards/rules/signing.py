@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from parentage.manifest import canonical
+from parentage.manifest import canonical, table
 from parentage.manifest.card import README, Card, digests_of
-from parentage.manifest.files import FileSet
+from parentage.manifest.errors import MalformedError
+from parentage.manifest.files import FileSet, open_files
+from parentage.manifest.hashing import hash_model
 from parentage.manifest.header import MAX_HEADER
+from parentage.manifest.model import model_of
+from parentage.manifest.table import TENSORS
 from parentage.verify.cards.evidence import Evidence, Hit
 from parentage.verify.showing import Level
 
@@ -115,9 +119,36 @@ def weights_changed(evidence: Evidence) -> Iterator[Hit]:
                 yield _weights(
                     "a weights file's header is not the manifest's", name, line.header, header
                 )
+    if evidence.weights:
+        yield from _bytes(evidence)
+        return
     evidence.skip(
         "bytes of the weights: only sizes and headers were compared (--weights reads them)"
     )
+
+
+def _bytes(evidence: Evidence) -> Iterator[Hit]:
+    """Compare every tensor's identity with the tensor table's."""
+    with open_files(evidence.folder.root) as files:
+        try:
+            model = model_of(files)
+            claimed = table.parse(files.files[TENSORS].read_small(table.MAX_TABLE))
+        except MalformedError as error:
+            yield _weights(f"weights can't be read: {error.what}", error.where, "", error.found)
+            return
+        profiles = tuple(claimed.roots)
+        tensors = hash_model(model, profiles=profiles, files=()).tensors
+    here = {name: dict(found.identity) for name, found in tensors.items()}
+    there = {name: line.identity for name, line in claimed.tensors.items()}
+    differing = sorted(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
+    if differing:
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        yield _weights(
+            f"{len(differing):,} of {len(there):,} tensors are not the manifest's",
+            ", ".join(differing[:_SHOWN]) + more,
+            str(there.get(differing[0], "absent")),
+            str(here.get(differing[0], "absent")),
+        )
 
 
 def _weights(message: str, name: str, expected: str, found: str) -> Hit:

@@ -9,7 +9,7 @@ from typing import Final
 from parentage.manifest.card import Card
 from parentage.verify.cards.evidence import Evidence, Hit
 from parentage.verify.cards.names import texts
-from parentage.verify.cards.section import BEGIN, END
+from parentage.verify.cards.section import outside
 from parentage.verify.cards.training_words import training_in
 from parentage.verify.showing import Level
 
@@ -55,14 +55,7 @@ def claimed(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _sentences(evidence: Evidence, card: Card, expected: str, most: Level) -> Iterator[Hit]:
-    body = card.text[card.body :]
-    if BEGIN in body and END in body[body.index(BEGIN) :]:
-        first, after = body.index(BEGIN), body.index(END, body.index(BEGIN)) + len(END)
-        body = (
-            body[:first]
-            + "".join(c if c == "\n" else " " for c in body[first:after])
-            + body[after:]
-        )
+    body = outside(card.text[card.body :])
     names = {
         name for p in evidence.parents if p.at for name in (p.at.repo, p.at.repo.split("/")[1])
     }

@@ -1,0 +1,109 @@
+"""`parentage card` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from cards import TRUE, card, draft
+from commandline import Run, ok
+
+from parentage.verify.cards.rules import RULES
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def test_check_says_where_and_what(run: Run, tmp_path: Path) -> None:
+    card(draft(tmp_path), TRUE.replace("relation: merge", "relation: finetune"))
+
+    code, out, _ = run("card", "check", tmp_path)
+
+    assert code == 1
+    assert out.startswith(f"REFUTED  card of {tmp_path}")
+    assert "[C03] (README.md:5)" in out
+    assert f"next:     parentage card sync {tmp_path}" in out
+    assert "not checked" in out
+
+
+def test_every_form_of_the_answer(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card(draft(tmp_path / "rio"), TRUE.replace("license: apache-2.0\n", ""))
+    monkeypatch.chdir(tmp_path)
+
+    report = json.loads(ok(run("card", "check", "rio", "--json")))
+    _, sarif, _ = run("card", "check", "rio", "--rule", "C05=error", "--format", "sarif")
+    _, github, _ = run("card", "check", "rio", "--format", "github")
+
+    schema = json.loads((SCHEMAS / "card-v0.1.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(report)
+    assert report["problems"][0]["code"] == "C05"
+    (found,) = json.loads(sarif)["runs"][0]["results"]
+    assert (found["ruleId"], found["level"]) == ("C05", "error")
+    assert found["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "rio/README.md"
+    (rule,) = json.loads(sarif)["runs"][0]["tool"]["driver"]["rules"]
+    assert rule["shortDescription"]["text"].startswith(RULES["C05"].help.rstrip("."))
+    assert github.startswith("::warning file=rio/README.md,line=1")
+
+
+def test_no_manifest_is_3_also_as_json(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("card", "check", card(tmp_path, TRUE))
+    as_json = run("card", "check", tmp_path, "--json")
+
+    assert (code, out) == (3, "")
+    assert "next:     parentage declare" in err
+    assert as_json[0] == json.loads(as_json[1])["exitCode"] == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--rule", "C99=error"), ("--rule", "C01=loud"), ("--signed-card", "/no")]
+)
+def test_usage(run: Run, tmp_path: Path, wrong: tuple[str, str]) -> None:
+    assert run("card", "check", card(draft(tmp_path), TRUE), *wrong)[0] == 2
+
+
+def test_explain(run: Run) -> None:
+    everything = ok(run("card", "explain"))
+    one = ok(run("card", "explain", "relation-differs"))
+    listed = json.loads(ok(run("card", "explain", "--json")))
+
+    assert [line[:3] for line in everything.splitlines() if line.startswith("C")] == [*RULES]
+    assert one.startswith("C03 relation-differs (error)")
+    assert [rule["id"] for rule in listed["rules"]] == [*RULES]
+    assert run("card", "explain", "C14")[0] == 2
+
+
+def test_sync_checks_writes_and_is_done(run: Run, tmp_path: Path) -> None:
+    card(draft(tmp_path), "license: mit # why\n", "# Rio\x1b[2J\n")
+    before = (tmp_path / "README.md").read_bytes()
+
+    code, _, diff = run("card", "sync", tmp_path, "--check")
+    assert code == 1
+    assert "+base_model:" in diff
+    assert "\x1b" not in diff
+    assert (tmp_path / "README.md").read_bytes() == before
+
+    written = run("card", "sync", tmp_path)
+    assert written[0] == 0
+    assert "base_model, base_model_relation, tags, the provenance section" in written[1]
+    assert f"next: parentage sign {tmp_path}" in written[2]
+    again = json.loads(ok(run("card", "sync", tmp_path, "--check", "--json")))
+    assert (again["changed"], again["keys"]) == (False, [])
+    assert ok(run("card", "check", tmp_path)).startswith("VERIFIED")
+
+
+def test_sync_of_a_signed_release_says_what_it_breaks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    golden = Path(__file__).parents[1] / "vectors" / "honest-linear" / "release"
+    shutil.copytree(golden, tmp_path / "rio")
+
+    code, _, err = run("card", "sync", tmp_path / "rio")
+
+    assert code == 0
+    assert "the signature holds no more" in err
+    assert f"next: parentage declare {tmp_path / 'rio'}" in err
