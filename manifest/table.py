@@ -161,6 +161,17 @@ def check_leaves(table: Table, leaves: bytes) -> None:
         )
 
 
+def leaf_spans(table: Table) -> dict[str, tuple[Profile, int, int]]:
+    """Return of every tensor: the profile of its leaves, and their first and last byte in `leaves.bin`."""
+    found: dict[str, tuple[Profile, int, int]] = {}
+    at = 0
+    for name, line in table.tensors.items():
+        end = at + LEAF_BYTES * digest.chunk_count(line.offsets[1] - line.offsets[0])
+        found[name] = _leaf_profile(line.identity), at, end
+        at = end
+    return found
+
+
 def _leaf_profile(identity: Iterable[str]) -> Profile:
     return digest.B3 if digest.B3 in identity else digest.SHA256
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from parentage.verify.join import join as join_parts
     from parentage.verify.loading import RefusedError, Verified, iter_verified, load_verified
     from parentage.verify.produce import merge
+    from parentage.verify.remote import Slices, verify_remote
     from parentage.verify.report import Report
     from parentage.verify.verdict import Verdict
     from parentage.verify.way import Way
@@ -57,6 +58,7 @@ _HOME = {
     "TrustedKeys": "attest.trust",
     "Verdict": "verify.verdict",
     "Verified": "verify.loading",
+    "Slices": "verify.remote",
     "Way": "verify.way",
     "declare": "manifest.build",
     "export_release": "verify.exports",
@@ -69,6 +71,7 @@ _HOME = {
     "sign_release": "attest.release",
     "verify_part": "verify.check",
     "verify_release": "verify.check:verify",
+    "verify_remote": "verify.remote",
 }
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "Recipe",
     "RefusedError",
     "Report",
+    "Slices",
     "TrustedChains",
     "TrustedKeys",
     "Verdict",
@@ -98,6 +102,7 @@ __all__ = [
     "sign_release",
     "verify_part",
     "verify_release",
+    "verify_remote",
 ]
 
 

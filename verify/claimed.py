@@ -96,7 +96,7 @@ def begin(release: str, trust: Trust, demands: Demands) -> State:
     believed = as_believed(trust)
     report = Report(release=release)
     report.policy_sha256 = believed.sha256
-    report.demanded = demands.rung if demands.level == "recompute" else "integrity"
+    report.demanded = demands.rung if demands.level == "recompute" else demands.level
     return State(report, demands, believed)
 
 
@@ -119,12 +119,13 @@ def deciding(state: State) -> Iterator[None]:
     close(state, forced)
 
 
-def open_claimed(state: State, files: FileSet) -> Claimed:
+def open_claimed(state: State, files: FileSet, *, leaves: bool = True) -> Claimed:
     """Open what was signed, and ask the policy: steps (0) to (3) and (9).
 
     Args:
         state: gets signer, standing, findings.
         files: of the release; weights need not be among them.
+        leaves: read those of all tensors, too.
 
     Raises:
         UnsignedError: no signature, or no lineage by its signer.
@@ -146,7 +147,7 @@ def open_claimed(state: State, files: FileSet) -> Claimed:
     state.not_checked += judged.not_checked
     signed = oms.parse(signature.statement)
     oms.require_plain(signed)
-    claimed = open_table(files, signed)
+    claimed = open_table(files, signed, leaves=leaves)
     held = files.files[table.TENSORS].read_small(table.MAX_TABLE)
     return Claimed(signature, found, claims, signed, claimed, hashlib.sha256(held).hexdigest())
 
@@ -164,7 +165,7 @@ def close(state: State, forced: Verdict | None) -> None:
         report.decide(Verdict.REFUTED)
     elif any(found.denies for found in report.findings):
         report.decide(Verdict.DENIED)
-    elif demands.level == "integrity":
+    elif demands.level != "recompute":
         report.decide(Verdict.VERIFIED)
     else:
         enough = verdict.ENOUGH[demands.rung]

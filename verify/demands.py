@@ -12,7 +12,7 @@ from parentage.attest.lock import Entry
 from parentage.manifest.hashing import Digests, Progress
 from parentage.verify.way import Way
 
-Level = Literal["integrity", "recompute"]
+Level = Literal["remote", "integrity", "recompute"]
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asks for.
 
     Attributes:
-        level: "recompute", or "integrity" for signature and digests only.
+        level: "recompute"; "integrity" for signature and digests only; "remote" where weights are not read.
         rung: weakest rung that counts as verified: "A", "B" or "C".
         whole_files: compare the SHA-256 of weights files too.
         device: "auto", "cpu", "cuda", "all" CUDA devices, or a list such as "cuda:0,cuda:1".

@@ -114,7 +114,7 @@ def examination(
         seen = _examine(state, files, stack)
         if told is not None:
             told(seen)
-        family = _follow(state, seen, kin)
+        family = follow_kin(state, seen.claimed, kin)
         if state.demands.level == "recompute":
             history(state, seen)
         _say_who_was_not_followed(state, family)
@@ -152,11 +152,11 @@ def _examine(state: State, files: FileSet, stack: ExitStack) -> Seen:
     return Seen(files, claimed, model, stack)
 
 
-def _follow(state: State, seen: Seen, kin: Sequence[Path]) -> Family:
+def follow_kin(state: State, claimed: Claimed, kin: Sequence[Path]) -> Family:
     """Follow the claims of the parents: what they come from, and where they stand."""
     family = follow(
-        seen.lineage,
-        sha256(seen.statement.payload),
+        claimed.lineage,
+        sha256(claimed.found.opened.payload),
         Path(state.report.release).name or "release",
         [path for path in [*kin, *state.demands.ancestors] if path.is_dir()],
         state.believed,

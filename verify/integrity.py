@@ -142,8 +142,8 @@ def check_bytes(
     cover = result.coverage
     cover.tensors, cover.tensor_bytes = len(model.tensors), model.nbytes
     cover.file_hashes = whole_files
-    _check_listed(result, signed, digests)
-    _check_weights_files(result, model, signed, claimed)
+    compare_files(result, signed, digests.files)
+    compare_weights_files(result, model, signed, claimed)
     _check_tensors(result, model, claimed, digests)
 
 
@@ -180,9 +180,9 @@ def check_beside(
     none = Model(model.files, {}, {})
     digests = hash_model(none, profiles=(), files=plain, threads=threads, progress=progress)
     result.coverage.tensors, result.coverage.tensor_bytes = len(model.tensors), model.nbytes
-    _check_listed(result, signed, digests)
-    _check_weights_files(result, model, signed, claimed)
-    _check_names(result, model, claimed)
+    compare_files(result, signed, digests.files)
+    compare_weights_files(result, model, signed, claimed)
+    compare_names(result, model, claimed)
 
 
 def tensor_finding(line: TensorLine, found: Mapping[Profile, str]) -> Finding | None:
@@ -210,13 +210,15 @@ def file_finding(name: str, signed: str, found: str) -> Finding:
     )
 
 
-def _check_listed(result: Integrity, signed: Oms, digests: Digests) -> None:
-    for name, found in sorted(digests.files.items()):
+def compare_files(result: Integrity, signed: Oms, digests: Mapping[str, str]) -> None:
+    """Compare files with what was signed, by SHA-256."""
+    for name, found in sorted(digests.items()):
         if name in signed.resources and found != signed.resources[name]:
             result.findings.append(file_finding(name, signed.resources[name], found))
 
 
-def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: Table) -> None:
+def compare_weights_files(result: Integrity, model: Model, signed: Oms, claimed: Table) -> None:
+    """Compare weights files with the signed table, by size and header digest, and it with the signature."""
     for name in sorted(set(claimed.files) | set(model.headers)):
         if name not in claimed.files or name not in model.headers:
             result.findings.append(
@@ -248,7 +250,8 @@ def _check_weights_files(result: Integrity, model: Model, signed: Oms, claimed: 
             )
 
 
-def _check_names(result: Integrity, model: Model, claimed: Table) -> None:
+def compare_names(result: Integrity, model: Model, claimed: Table) -> None:
+    """Compare which tensors there are with those of the signed table."""
     for name in sorted(set(claimed.tensors) - set(model.tensors)):
         result.findings.append(finding("tensor-missing", "signed tensor is missing", where=name))
     for name in sorted(set(model.tensors) - set(claimed.tensors)):
@@ -256,7 +259,7 @@ def _check_names(result: Integrity, model: Model, claimed: Table) -> None:
 
 
 def _check_tensors(result: Integrity, model: Model, claimed: Table, digests: Digests) -> None:
-    _check_names(result, model, claimed)
+    compare_names(result, model, claimed)
     wrong: list[Finding] = []
     for name in sorted(set(model.tensors) & set(claimed.tensors)):
         other = tensor_finding(claimed.tensors[name], digests.tensors[name].identity)

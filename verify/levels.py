@@ -7,7 +7,8 @@ from typing import Final
 from parentage.verify.report import Report
 from parentage.verify.verdict import ENOUGH, ORDER, Rung
 
-SIGNED: Final = ("PARENTAGE_IDENTITY", "PARENTAGE_INTEGRITY")
+IDENTITY: Final = "PARENTAGE_IDENTITY"
+SIGNED: Final = (IDENTITY, "PARENTAGE_INTEGRITY")
 DECLARED: Final = "PARENTAGE_LINEAGE_DECLARED"
 SAMPLED: Final = "PARENTAGE_RECIPE_SAMPLED"
 #: By the weakest rung among the steps.
@@ -47,6 +48,9 @@ def sample_holds(report: Report) -> bool:
 
 def levels(report: Report, *, has_recipe: bool) -> tuple[str, ...]:
     """Return all levels that hold; none where the release is neither verified nor sampled well."""
+    if report.demanded == "remote":
+        # No weights were read: their digests are what a Hub says of them.
+        return (IDENTITY, *([DECLARED] if has_recipe else [])) if report.verified else ()
     sampled = sample_holds(report)
     if not report.verified and not sampled:
         return ()

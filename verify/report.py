@@ -106,6 +106,50 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
+class Remote(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a check of a repository cost that was not downloaded, and what it rests on.
+
+    Attributes:
+        requests: sent.
+        bytes: of bodies that came.
+        files_read: files that were read whole and hashed.
+        files_declared: files compared by the SHA-256 that the Hub declares.
+        bytes_declared: their sizes.
+        slices, of_slices: chunks of 1 MiB that were read and compared with their signed leaves, and all.
+        seed: hex; the same seed draws the same chunks. Empty: none was drawn.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+    files_read: int = 0
+    files_declared: int = 0
+    bytes_declared: int = 0
+    slices: int = 0
+    of_slices: int = 0
+    seed: str = ""
+
+    def describe(self) -> str:
+        """Return what it rests on, in one line."""
+        return (
+            f"{self.files_read} files read and hashed; {self.files_declared} files, "
+            f"{self.bytes_declared:,} bytes, by the SHA-256 that the Hub declares"
+        )
+
+    def cost(self) -> str:
+        """Return what it cost, in one line."""
+        share = self.bytes / max(self.bytes_declared, 1)
+        return f"{self.requests} requests, {self.bytes:,} bytes ({share:.2%} of what was not downloaded)"
+
+    def drawn(self) -> str:
+        """Return which slices were compared, in one line; empty: none."""
+        if not self.slices:
+            return ""
+        return (
+            f"{self.slices:,} of {self.of_slices:,} chunks of 1 MiB, drawn at random: "
+            f"--slice-seed {self.seed} repeats it"
+        )
+
+
 class Ancestor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A release further up whose claims verified.
 
@@ -164,6 +208,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         not_checked: what this run says nothing about, in sentences.
         device: kind of device that the recompute ran on.
         sample: its coverage, where only a sample was asked for.
+        remote: what a check without a download rests on.
     """
 
     schema: str = SCHEMA
@@ -189,6 +234,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     not_checked: list[str] = []
     device: str = ""
     sample: Sample | None = None
+    remote: Remote | None = None
 
     @property
     def verified(self) -> bool:
@@ -237,6 +283,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts += _stands(report)
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     facts.append(("covered", report.coverage.describe()))
+    if report.remote is not None:
+        facts.append(("remote", report.remote.describe()))
+        facts += [("slices", drawn)] if (drawn := report.remote.drawn()) else []
+        facts.append(("cost", report.remote.cost()))
     for one in report.ancestors:
         by = who(one.signer) if one.signer is not None else "nobody"
         state = "" if one.state == "unknown" else f", {one.state}"

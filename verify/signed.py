@@ -47,8 +47,10 @@ def open_signature(files: FileSet, trust: Trust) -> Opened:
     return signature
 
 
-def open_table(files: FileSet, signed: oms.Oms) -> Table:
-    """Read tensor table and leaves; both are covered by the signature's file digests.
+def open_table(files: FileSet, signed: oms.Oms, *, leaves: bool = True) -> Table:
+    """Read the tensor table and, unless they are left for later, its leaves.
+
+    Both are covered by the signature's file digests.
 
     Raises:
         MalformedError: one is absent, unsigned, changed or inconsistent.
@@ -57,6 +59,8 @@ def open_table(files: FileSet, signed: oms.Oms) -> Table:
     for name in (table.TENSORS, table.LEAVES):
         if name not in files.files or name not in signed.resources:
             raise MalformedError("release has no signed tensor table", where=name)
+        if name == table.LEAVES and not leaves:
+            continue
         parts[name] = files.files[name].read_small(table.MAX_TABLE)
         found = hashlib.sha256(parts[name]).hexdigest()
         if found != signed.resources[name]:
@@ -67,7 +71,8 @@ def open_table(files: FileSet, signed: oms.Oms) -> Table:
                 found=found,
             )
     claimed = table.parse(parts[table.TENSORS])
-    table.check_leaves(claimed, parts[table.LEAVES])
+    if leaves:
+        table.check_leaves(claimed, parts[table.LEAVES])
     return claimed
 
 

@@ -22,7 +22,6 @@ from parentage.cli.places import (
 from parentage.cli.shared import (
     FILE,
     device_option,
-    level_option,
     load_key,
     passphrase_option,
     progress,
@@ -48,6 +47,7 @@ Examples:
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --resume rio.journal
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen --sample 64
   parentage verify hf://acme/rio@v1 --key release.pub --fetch-parents
+  parentage verify hf://acme/rio@v1 --key release.pub --level remote --slices 8
   parentage verify ./rio --key release.pub --parent ./nex --parent ./qwen \\
       --shard 1/4 -o part-1.json --sign-key verifier.key
 
@@ -70,7 +70,20 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
     is_flag=True,
     help="Fetch parents that were not given by id from where the lineage says that they are.",
 )
-@level_option
+@click.option(
+    "--level",
+    type=click.Choice(["recompute", "integrity", "remote"]),
+    default="recompute",
+    show_default=True,
+    help="How much to demand: the recipe too; signature and digests; or what needs no download.",
+)
+@click.option(
+    "--slices",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="With --level remote: read N chunks of 1 MiB drawn at random.",
+)
+@click.option("--slice-seed", default="", metavar="HEX", help="Repeat a draw of slices.")
 @rung_option
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
 @device_option
@@ -119,6 +132,8 @@ def command(
     against: tuple[Given, ...],
     fetch_parents: bool,
     level: str,
+    slices: int | None,
+    slice_seed: str,
     rung: str,
     whole_files: bool,
     device: str,
@@ -135,6 +150,16 @@ def command(
     from parentage.verify.check import verify_part
     from parentage.verify.demands import Demands
 
+    if level == "remote":
+        unread = (parents, against, fetch_parents, whole_files, part, sign_key, *chosen.values())
+        if any(value for value in unread if value != "threads"):
+            raise UsageError(
+                "--level remote reads no weights, and recomputes nothing",
+                hint="leave out --parent, --against, --files, --sample and the like; or --slices N",
+            )
+        return _remote(release, trusted, locked, ancestors, slices, slice_seed, formatted)
+    if slices is not None or slice_seed:
+        raise UsageError("--slices and --slice-seed are for --level remote")
     way = _way(**chosen)
     signer = _signer(way, part, sign_key, passphrase_file)
     given = loose_parents(parents, quiet=formatted.quiet)
@@ -170,6 +195,37 @@ def command(
     shown = report.shown("verify")
     near = beside(folder / "README.md", folder / MODEL_SIG)
     return formatted.show(msgspec.structs.replace(shown, beside=near))
+
+
+def _remote(
+    release: Given,
+    trusted: TrustChoice,
+    locked: LockChoice,
+    ancestors: tuple[Given, ...],
+    slices: int | None,
+    seed: str,
+    formatted: FormatChoice,
+) -> int:
+    """Check what needs no download."""
+    from parentage.verify.demands import Demands
+    from parentage.verify.remote import Slices, verify_remote
+
+    if isinstance(release, Path):
+        raise UsageError(
+            "--level remote checks what is on a Hub",
+            expected="hf://org/name@revision",
+            found=str(release),
+        )
+    remembered = locked.remembered(release)
+    followed = all_at_hand(ancestors, "claims", quiet=formatted.quiet)
+    report = verify_remote(
+        release,
+        trust=trusted.build(),
+        demands=Demands(level="remote", remembered=remembered, ancestors=followed),
+        slices=Slices(slices or 0, seed),
+    )
+    locked.keep(report, remembered)
+    return formatted.show(report.shown("verify"))
 
 
 def _way(*, shard: str | None, engine: str, **chosen: Any) -> Way:  # noqa: ANN401

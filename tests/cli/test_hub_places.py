@@ -8,9 +8,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from commandline import Run, ok
 from hub_rig import LocalHub
@@ -323,3 +325,52 @@ def test_a_snapshot_of_the_real_client_with_shared_blobs(
     (tmp_path / "cache" / "blobs" / ".huggingface-shared-blobs").unlink()
     assert run("verify", snapshot, *options)[0] == 1
     assert os.path.lexists(snapshot / "model.safetensors")
+
+
+# Without a download
+
+
+def test_a_check_without_a_download(there: Published, run: Run, tmp_path: Path) -> None:
+    lock = tmp_path / "parentage.lock"
+    text = ok(run("verify", "hf://acme/rio", "--key", there.key, "--level", "remote",
+                  "--slices", "2", "--lock", lock))  # fmt: skip
+    assert text.startswith(f"VERIFIED  {there.place}")
+    assert "by the SHA-256 that the Hub declares" in text
+    assert "2 of 5 chunks of 1 MiB, drawn at random: --slice-seed" in text
+    assert "none was read, but for 2 slices" in text
+    assert "requests" in text
+    assert not (tmp_path / "cache").exists()
+    code, report = verify(run, there, "--level", "remote", "--lock", lock)
+    assert (code, report["demanded"], report["lock"]["state"]) == (
+        0,
+        "remote",
+        "as remembered",
+    )
+    assert report["remote"]["requests"] > 0
+    jsonschema.validate(report, schema("report-v0.1.json"))
+
+
+def schema(name: str) -> Any:
+    return json.loads(resources.files("parentage.schemas").joinpath(name).read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--level", "remote", "--parent", "a=./a"],
+        ["--level", "remote", "--fetch-parents"],
+        ["--level", "remote", "--files"],
+        ["--level", "remote", "--sample", "3"],
+        ["--level", "remote", "--slice-seed", "00"],
+        ["--level", "remote", "--slices", "2", "--slice-seed", "zz"],
+        ["--level", "integrity", "--slices", "2"],
+    ],
+)
+def test_options_that_do_not_go_together(there: Published, run: Run, options: list[str]) -> None:
+    code, error = verify(run, there, *options)
+    assert (code, error["error"]["code"]) == (2, "usage")
+
+
+def test_a_folder_is_not_checked_from_afar(there: Published, run: Run) -> None:
+    code, error = verify(run, there, "--level", "remote", release=str(there.world.root / "rio"))
+    assert (code, error["error"]["expected"]) == (2, "hf://org/name@revision")
