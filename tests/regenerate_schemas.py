@@ -24,6 +24,8 @@ from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
 from parentage.verify.benchmarks.report import BenchReport
 from parentage.verify.cards.report import CardReport
+from parentage.verify.gates.policy import GatePolicy
+from parentage.verify.gates.report import GateReport
 from parentage.verify.identify import Identification
 from parentage.verify.oms_report import OmsReport
 from parentage.verify.report import Report
@@ -47,6 +49,8 @@ MODELS: dict[str, Any] = {
     "status-v0.1": Status,
     "summary-v1": Summary,
     "identify-v0.1": Identification,
+    "gate-v0.1": GatePolicy,
+    "gate-report-v0.1": GateReport,
 }
 FOLDER = Path(__file__).parent.parent / "schemas"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ def verify_part(
     against: Sequence[Path] = (),
     demands: Demands | None = None,
     signer: Signer | None = None,
+    told: Callable[[Seen], None] | None = None,
 ) -> tuple[Report, bytes]:
     """Verify a release, and sign what one shard found out.
 
@@ -65,6 +66,7 @@ def verify_part(
         against: other weights to look for a hidden merge with.
         demands: how much to check.
         signer: the verifier, where `demands.way` asks for a shard.
+        told: shown what was signed, once every byte of it was looked at and whatever came of that.
 
     Returns:
         The report, and the signed partial result; empty where there is nothing to be joined: a whole
@@ -84,7 +86,9 @@ def verify_part(
     kin = [path for _, path in given]
     notes: list[Finding] = []
 
-    def told(seen: Seen) -> None:
+    def signed_by_them(seen: Seen) -> None:
+        if told is not None:
+            told(seen)
         if demands.fetch_parents and demands.level == "recompute":
             from parentage.verify.fetched import fetched_parents
 
@@ -102,7 +106,7 @@ def verify_part(
 
             signed.append(parts.sign(part, seen.subjects(), signer))
 
-    report = examination(release, trust, demands, history, told=told, kin=kin)
+    report = examination(release, trust, demands, history, told=signed_by_them, kin=kin)
     return report, b"".join(signed)
 
 

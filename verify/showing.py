@@ -65,6 +65,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         document: the result's own structure, which is its JSON.
         beside: path of a text file in the repository that problems without a file of their own are shown
             beside; empty: none is known.
+        meanings: of codes that are this result's own, in one sentence each.
     """
 
     command: str
@@ -76,6 +77,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     not_checked: tuple[str, ...] = ()
     document: Any = None
     beside: str = ""
+    meanings: dict[str, str] = {}
 
 
 def problems_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import itertools
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import Any, Final
 import click
 
 from parentage import __version__
+from parentage.cli.lazy import Lazy
 
 _COMMANDS: Final = {
     "keygen": "make a signing key",
@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "endorse": "stand by what a release claims",
     "locate": "say which revision of a repository holds a release",
     "countersign": "sign again, byte for byte, what somebody signed",
+    "gate": "let a release through, or say every reason why not",
     "bench": "bind benchmark scores to weights",
     "identify": "say whose weights these are",
     "card": "hold a model card against the manifest, and write its provenance section",
@@ -51,25 +52,12 @@ Shell completion: eval "$(_PARENTAGE_COMPLETE=bash_source parentage)"   (or zsh_
 """
 
 
-class _Lazy(click.Group):
-    """A group that imports a subcommand's file only when that subcommand is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"parentage.cli.{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Lazy,
+    table=_COMMANDS,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="parentage")
 def cli() -> None:
     """Receipts for open weights: sign lineage, recompute it, refuse what is unproven."""

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from parentage.cli.formatting import FormatChoice, beside, format_options
+from parentage.cli.formatting import FormatChoice, format_options, placed
 from parentage.cli.shared import FILE, emit, json_option
 from parentage.cli.trusting import TrustChoice, trust_options
 
 if TYPE_CHECKING:
     from parentage.attest.trust import Trust
     from parentage.verify.cards.sync import Synced
-    from parentage.verify.showing import Shown
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -80,7 +78,7 @@ def check(
         signed_card=signed_card,
         weights=weights,
     )
-    return formatted.show(_beside(report.shown("card check"), folder))
+    return formatted.show(placed(report.shown("card check"), folder, "README.md"))
 
 
 @command.command(
@@ -190,14 +188,3 @@ def explain(rule: str | None, as_json: bool) -> int:
 
 def _trust(trusted: TrustChoice) -> Trust | None:
     return None if trusted == TrustChoice() else trusted.build()
-
-
-def _beside(shown: Shown, folder: Path) -> Shown:
-    """Name files as the repository around us does, where platforms look for them."""
-    problems = tuple(
-        msgspec.structs.replace(one, file=beside(folder / one.file) or one.file)
-        if one.file
-        else one
-        for one in shown.problems
-    )
-    return msgspec.structs.replace(shown, problems=problems, beside=beside(folder / "README.md"))

@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from parentage.cli.shared import COLOURS, coloured, error_document
-from parentage.manifest.errors import ParentageError, UsageError
+from parentage.manifest.errors import ParentageError, UsageError, printable
 from parentage.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -139,14 +139,31 @@ def _of_error(error: ParentageError, command: str) -> Shown:
     )
 
 
-def beside(*paths: Path) -> str:
-    """Return the first of some text files that is there, as the repository around us names it."""
+def placed(shown: Shown, folder: Path, *others: Path | str) -> Shown:
+    """Return a result whose files are named as the repository around us names them.
+
+    Args:
+        shown: whose problems name files below `folder`.
+        folder: of the release.
+        others: text files that problems without one are shown beside, the first that is there; below
+            `folder` where they are text, as they stand where they are paths.
+    """
+    problems = tuple(
+        msgspec.structs.replace(one, file=_named(folder / one.file) or one.file)
+        if one.file
+        else one
+        for one in shown.problems
+    )
+    paths = [other if isinstance(other, Path) else folder / other for other in others]
+    near = next((name for path in paths if path.is_file() and (name := _named(path))), "")
+    return msgspec.structs.replace(shown, problems=problems, beside=near)
+
+
+def _named(path: Path) -> str:
+    """Return a path below the working folder relative to it; empty: it lies elsewhere."""
     here = Path.cwd()
-    for path in paths:
-        found = Path(os.path.normpath(here / path))
-        if found.is_file() and found.is_relative_to(here):
-            return found.relative_to(here).as_posix()
-    return ""
+    found = Path(os.path.normpath(here / path))
+    return printable(found.relative_to(here).as_posix()) if found.is_relative_to(here) else ""
 
 
 _OPTIONS: Final = (

@@ -161,12 +161,12 @@ def _member(text: str, folder: Path) -> Member:
         return Member(issuer=issuer, identity=identity)
     subject, under, root = text.rpartition(" under ")
     if under:
-        return Member(root=_as_found(Path(root), folder), subject=subject)
+        return Member(root=as_found(Path(root), folder), subject=subject)
     fingerprint = PublicKey.load(Path(text)).fingerprint
-    return Member(key=_as_found(Path(text), folder), key_sha256=fingerprint)
+    return Member(key=as_found(Path(text), folder), key_sha256=fingerprint)
 
 
-def _as_found(path: Path, folder: Path) -> str:
+def as_found(path: Path, folder: Path) -> str:
     """Return a path as a policy in `folder` names it: relative where it lies within, else in full."""
     found, home = path.resolve(), folder.resolve()
     return str(found.relative_to(home) if found.is_relative_to(home) else found)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from parentage.cli.formatting import FormatChoice, beside, format_options
+from parentage.cli.formatting import FormatChoice, format_options, placed
 from parentage.cli.locking import LockChoice, lock_options
 from parentage.cli.places import (
     SOURCE,
@@ -192,9 +191,7 @@ def command(
     locked.keep(report, remembered)
     if partial and part is not None:
         write_bytes(part, partial)
-    shown = report.shown("verify")
-    near = beside(folder / "README.md", folder / MODEL_SIG)
-    return formatted.show(msgspec.structs.replace(shown, beside=near))
+    return formatted.show(placed(report.shown("verify"), folder, "README.md", MODEL_SIG))
 
 
 def _remote(

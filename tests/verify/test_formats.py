@@ -311,6 +311,6 @@ def test_every_code_has_a_meaning() -> None:
     )
     assert len(found) > 30
 
-    assert {code for code in found if not rules.about(code)} == set()
-    assert rules.about(ParentageError.code) == ""
-    assert rules.about("gguf").startswith("A GGUF file")
+    assert {code for code in found if not rules.about(code, {})} == set()
+    assert rules.about(ParentageError.code, {}) == ""
+    assert rules.about("gguf", {}).startswith("A GGUF file")

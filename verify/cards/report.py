@@ -8,6 +8,7 @@ import msgspec
 
 from parentage.manifest.errors import printable
 from parentage.verify.cards.authority import SAID
+from parentage.verify.cards.rules import RULES
 from parentage.verify.showing import Problem, Shown
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
@@ -57,6 +58,7 @@ class CardReport(msgspec.Struct, kw_only=True, rename="camel"):
             facts=tuple(_facts(self)),
             not_checked=tuple(printable(text, 400) for text in self.not_checked),
             document=self,
+            meanings={rule.id: rule.help for rule in RULES.values()},
         )
 
 

@@ -33,7 +33,7 @@ def render(shown: Shown) -> str:
         "",
     ]
     for group in grouped(told(shown), LIMIT):
-        lines += _group(group)
+        lines += _group(shown, group)
     if shown.facts:
         lines += ["", "### Established", ""]
         lines += [
@@ -51,13 +51,13 @@ def escaped(text: str) -> str:
     return _LINKED.sub(r"\1<!-- -->", _SPECIAL.sub(r"\\\g<0>", shown))
 
 
-def _group(group: Group) -> list[str]:
+def _group(shown: Shown, group: Group) -> list[str]:
     file = f"{group.file}:{group.line}" if group.line else group.file
     place = f" ({escaped(file)})" if file else ""
     lines = [
         f"- {_MARKS[group.level]} **{escaped(group.title)}** `{group.code}`{place}",
     ]
-    known = about(group.code)
+    known = about(group.code, shown.meanings)
     lines += [f"  - {escaped(known)}"] if known else []
     for problem in group.first:
         said = "; ".join(f"{label}: {escaped(value)}" for label, value in lines_of(problem))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Final
 
@@ -36,6 +35,7 @@ MEANINGS: Final = {
     "not-finite": "Weights hold NaN or infinity",
     "parent-is-another": "Weights given as a parent are not those that the lineage names",
     "parent-lineage": "What a parent says of itself contradicts this release",
+    "parent-unreachable": "A parent can't be brought from where the lineage says that it is",
     "parent-unreadable": "Weights given as a parent can't be read",
     "parent-unsigned": "Nobody whom the policy lists signed this parent",
     "read-from-pickle": "Weights were read from a pickle",
@@ -70,18 +70,9 @@ MEANINGS: Final = {
 }
 
 
-def about(code: str) -> str:
-    """Return what a code means; empty: it is not known here."""
-    return MEANINGS.get(code) or _rule(code) or _errors().get(code, "")
-
-
-def _rule(code: str) -> str:
-    """Return what a rule of cards finds; they are not imported for anything else."""
-    if re.fullmatch("C[0-9]{2}", code) is None:
-        return ""
-    from parentage.verify.cards.rules import RULES
-
-    return RULES[code].help.rstrip(".") if code in RULES else ""
+def about(code: str, own: Mapping[str, str]) -> str:
+    """Return what a code means, by the result's own table or by the common one; empty: neither has it."""
+    return own.get(code) or MEANINGS.get(code) or _errors().get(code, "")
 
 
 def fingerprint(shown: Shown, group: Group) -> str:

@@ -34,7 +34,7 @@ def render(shown: Shown) -> str:
         "version": __version__,
         "semanticVersion": __version__,
         "informationUri": _HOME,
-        "rules": [_rule(code, levels[code]) for code in codes],
+        "rules": [_rule(shown, code, levels[code]) for code in codes],
     }
     run = {
         "tool": {"driver": driver},
@@ -53,8 +53,8 @@ def render(shown: Shown) -> str:
     return json.dumps(log, indent=1, ensure_ascii=True) + "\n"
 
 
-def _rule(code: str, level: Level) -> dict[str, Any]:
-    known = about(code) or code.replace("-", " ")
+def _rule(shown: Shown, code: str, level: Level) -> dict[str, Any]:
+    known = about(code, shown.meanings) or code.replace("-", " ")
     return {
         "id": code,
         "shortDescription": {"text": known},

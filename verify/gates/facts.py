@@ -1,0 +1,131 @@
+"""What checks look at: gathered while a release's files are open, so that what was hashed is what is judged."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from parentage.attest import oms
+from parentage.attest.bundle import CLAIMS, MODEL_SIG
+from parentage.attest.coverage import DEFAULT_IGNORES, is_ignored
+from parentage.manifest import canonical
+from parentage.manifest.card import MAX_CARD, README, read_card
+from parentage.manifest.errors import MalformedError
+from parentage.manifest.files import FileSet
+from parentage.manifest.lineage import Lineage
+from parentage.verify.examination import Seen
+from parentage.verify.gates.policy import Rules
+from parentage.verify.report import Report
+
+#: Bytes at the start of a file that are looked at.
+HEAD: Final = 1024
+_MAX_CONFIG: Final = 4 << 20
+
+
+class FileFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One file.
+
+    Attributes:
+        size: bytes.
+        head: its first bytes.
+        is_weights: whether tensors of the table are in it.
+        is_ignored: whether the signer left it out, beyond what everyone does.
+        asks_for_code: whether it is a config that names code to run; None: it can't be read.
+    """
+
+    size: int
+    head: bytes
+    is_weights: bool = False
+    is_ignored: bool = False
+    asks_for_code: bool | None = False
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a check may ask.
+
+    Attributes:
+        rules: of the gate.
+        report: of the verification.
+        files: by name; None: the folder could not be opened.
+        lineage: as signed; None: no signature verified.
+        licence: that the card gives the release; empty: none.
+    """
+
+    rules: Rules
+    report: Report
+    files: dict[str, FileFact] | None
+    lineage: Lineage | None
+    licence: str
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """What was seen of the files."""
+
+    files: dict[str, FileFact]
+    lineage: Lineage | None
+    licence: str
+
+
+def gather(seen: Seen) -> Gathered:
+    """Look at the files of a release whose signature verified."""
+    own = frozenset(oms.parse(seen.signature.statement).ignore_paths) - frozenset(DEFAULT_IGNORES)
+    return _gathered(seen.files, frozenset(seen.model.headers), own, seen.lineage)
+
+
+def gather_unsigned(files: FileSet) -> Gathered:
+    """Look at files that nobody's signature covers, to say what else is wrong."""
+    return _gathered(files, frozenset(), frozenset(), None)
+
+
+def _gathered(
+    files: FileSet, weights: frozenset[str], ignores: frozenset[str], lineage: Lineage | None
+) -> Gathered:
+    found = {
+        name: FileFact(
+            size=file.size,
+            head=file.read_at(0, min(HEAD, file.size)),
+            is_weights=name in weights,
+            is_ignored=is_ignored(name, ignores),
+            asks_for_code=_asks_for_code(files, name),
+        )
+        for name, file in files.files.items()
+        if name not in {MODEL_SIG, CLAIMS}
+    }
+    return Gathered(found, lineage, _licence(files))
+
+
+def _asks_for_code(files: FileSet, name: str) -> bool | None:
+    file = files.files[name]
+    if not name.endswith(("config.json", "model_index.json")):
+        return False
+    if file.size > _MAX_CONFIG:
+        return None
+    try:
+        document = canonical.loads(
+            file.read_small(_MAX_CONFIG), where=name, max_bytes=_MAX_CONFIG, floats=True
+        )
+    except MalformedError:
+        return None
+    return _names_code(document)
+
+
+def _names_code(value: Any) -> bool:  # noqa: ANN401  (JSON)
+    if isinstance(value, dict):
+        return "auto_map" in value or any(map(_names_code, value.values()))
+    return isinstance(value, list) and any(map(_names_code, value))
+
+
+def _licence(files: FileSet) -> str:
+    if README not in files.files:
+        return ""
+    try:
+        matter = read_card(files.files[README].read_small(MAX_CARD)).matter
+    except MalformedError:
+        return ""
+    found = matter.get("license")
+    if found == "other":
+        found = matter.get("license_name") or found
+    if isinstance(found, list):
+        found = " AND ".join(map(str, found))
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,166 @@
+"""Ask a gate about a release: verify it, hold its card against it, make every check, and say all reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from parentage.manifest.errors import (
+    FileSetError,
+    MalformedError,
+    SignatureError,
+    UnsignedError,
+    UsageError,
+)
+from parentage.manifest.files import open_files
+from parentage.verify.cards.check import UNREADABLE
+from parentage.verify.cards.check import check as check_card
+from parentage.verify.cards.report import CardReport
+from parentage.verify.cards.rules import RULES
+from parentage.verify.check import verify_part
+from parentage.verify.demands import Demands
+from parentage.verify.gates.checks import CHECKS
+from parentage.verify.gates.facts import Facts, Gathered, gather, gather_unsigned
+from parentage.verify.gates.policy import Gate, Rules
+from parentage.verify.gates.reasons import ORDER, Reason, of_finding
+from parentage.verify.gates.report import GateReport, PolicyDigests
+from parentage.verify.report import Report
+from parentage.verify.showing import Level, Problem
+from parentage.verify.verdict import Verdict
+
+Parents = Sequence[tuple[str | None, Path]]
+
+
+def run_upload(
+    release: Path, gate: Gate, *, parents: Parents = (), demands: Demands | None = None
+) -> GateReport:
+    """Say whether a release may be published.
+
+    Args:
+        release: its folder.
+        gate: whose file has an `upload`.
+        parents: (id or None, folder or file) of declared parents.
+        demands: device, threads, progress and what is remembered; the gate sets level and rung.
+
+    Raises:
+        UsageError: a path does not exist, or the gate's file says nothing of uploads.
+        CannotRunError: an extra or a device is missing.
+    """
+    return _run(release, gate, "upload", parents, demands or Demands())
+
+
+def run_download(
+    release: Path, gate: Gate, *, parents: Parents = (), demands: Demands | None = None
+) -> GateReport:
+    """Say whether a release that was downloaded may be used; as `run_upload`, by `download`."""
+    return _run(release, gate, "download", parents, demands or Demands())
+
+
+def _run(
+    release: Path,
+    gate: Gate,
+    name: Literal["upload", "download"],
+    parents: Parents,
+    demands: Demands,
+) -> GateReport:
+    rules = gate.rules(name)
+    if not release.exists():
+        raise UsageError("no such file or folder", where=str(release))
+    gathered: list[Gathered] = []
+    report, _ = verify_part(
+        release,
+        trust=gate.believed,
+        parents=parents,
+        demands=msgspec.structs.replace(
+            demands,
+            level=rules.level,
+            rung=rules.rung,
+            whole_files=rules.whole_files,
+            fetch_parents=rules.parents.fetch,
+        ),
+        told=lambda seen: gathered.append(gather(seen)),
+    )
+    facts = _facts(release, rules, report, gathered)
+    card = _card(release, gate, rules)
+    return _decided(release, gate, name, facts, card)
+
+
+def _decided(
+    release: Path, gate: Gate, name: str, facts: Facts, card: CardReport | None
+) -> GateReport:
+    report = facts.report
+    found = GateReport(
+        gate=name,
+        release=str(release),
+        checks=[check.code for check in CHECKS],
+        policies=PolicyDigests(gate=gate.sha256, trust=gate.believed.sha256),
+        report=report,
+        card=card,
+        not_checked=list(report.not_checked),
+    )
+    reasons = [of_finding(one, report.verdict) for one in report.findings]
+    reasons += [one for check in CHECKS for one in check.look(facts)]
+    if card is not None:
+        reasons += [_of_card(problem) for problem in card.problems]
+        found.not_checked += [f"card: {text}" for text in card.not_checked]
+    else:
+        found.not_checked.append("the card: there is no manifest to hold it against")
+    if facts.files is None:
+        found.not_checked.append("files: the folder can't be opened as a release")
+    found.reasons = sorted(reasons, key=lambda one: ORDER.index(one.verdict))
+    # What is unproven is said by the checks, which know what the gate accepts; all else holds as it is.
+    explained = report.verdict is Verdict.UNPROVEN and facts.lineage is not None
+    said = [] if explained else [report.verdict]
+    found.decide([*said, *(one.verdict for one in reasons)])
+    return found
+
+
+def _facts(release: Path, rules: Rules, report: Report, gathered: list[Gathered]) -> Facts:
+    seen = gathered[0] if gathered else _unsigned(release)
+    return Facts(
+        rules=rules,
+        report=report,
+        files=seen.files if seen is not None else None,
+        lineage=seen.lineage if seen is not None else None,
+        licence=seen.licence if seen is not None else "",
+    )
+
+
+def _unsigned(release: Path) -> Gathered | None:
+    """Look at files of a release whose signature did not verify: there may be more to say."""
+    try:
+        with open_files(release) as files:
+            return gather_unsigned(files)
+    except FileSetError:
+        return None
+
+
+def _card(release: Path, gate: Gate, rules: Rules) -> CardReport | None:
+    try:
+        return check_card(release, trust=gate.believed, levels=rules.levels())
+    except (MalformedError, SignatureError, UnsignedError):
+        return None  # the verification says which of them
+
+
+def _of_card(problem: Problem) -> Reason:
+    verdict = Verdict.VERIFIED
+    if problem.level is Level.ERROR:
+        rule = RULES.get(problem.code)
+        contradicts = rule is not None and rule.contradicts
+        verdict = Verdict.REFUTED if contradicts else Verdict.DENIED
+        if problem.code == UNREADABLE:
+            verdict = Verdict.UNPROVEN
+    return Reason(
+        code=problem.code,
+        verdict=verdict,
+        message=problem.message,
+        where=problem.where,
+        expected=problem.expected,
+        found=problem.found,
+        next=problem.next,
+        file=problem.file,
+        line=problem.line,
+    )
