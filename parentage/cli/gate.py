@@ -24,7 +24,7 @@ _GATES: Final = {
     epilog="""\b
 Examples:
   parentage gate init -o gate.yaml --trust trust.yaml
-  parentage gate explain gate.yaml
+  parentage gate explain gate.yaml --json
   parentage gate upload ./rio --gate gate.yaml --parent ./nex --parent ./qwen
   parentage gate download ./rio --gate gate.yaml --output sarif=parentage.sarif
 
