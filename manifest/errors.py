@@ -161,6 +161,12 @@ class HubAnswerError(HubError):
     code = "hub-answer"
 
 
+class HubMovedError(HubError):
+    """Somebody else changed a repository while it was written to."""
+
+    code = "hub-moved"
+
+
 class HubContentError(HubError):
     """A Hub or mirror gave other bytes than it lists for the file at that commit."""
 

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "show": "say what a release claims, without trusting it",
     "verify": "check signature, bytes and recipe",
     "pull": "download a release, verified before it is placed",
+    "push": "publish a release, verified before and after",
     "oms": "sign and verify any model as OpenSSF Model Signing does",
     "trust": "write, check and explain a trust policy",
     "attest": "verify, and sign what was found",

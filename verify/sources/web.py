@@ -116,7 +116,7 @@ class Web:
     def scrubbed(self, text: str) -> str:
         """Return text from outside without the tokens that it may repeat."""
         _, _, token = self._headers.get("authorization", "").partition(" ")
-        return _TOKEN.sub("[token]", text.replace(token, "[token]") if token else text)
+        return scrubbed(text.replace(token, "[token]") if token else text)
 
     def patiently(self, once: Callable[[], T]) -> T:
         """Return what `once` returns, trying again while it fails in passing.
@@ -277,6 +277,11 @@ class Web:
                 since, came = now, 0
             elif now - since > self.patience.stall:
                 raise PassingError(_unreachable(url, f"{came} bytes in {now - since:.0f} s"))
+
+
+def scrubbed(text: str) -> str:
+    """Return text from outside without what looks like a token."""
+    return _TOKEN.sub("[token]", text)
 
 
 def address(url: str) -> str:
