@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -90,26 +90,35 @@ def check_files(model: Model, signed: Oms) -> Integrity:
     # Bundles are signed themselves; lines of claims come and go.
     sizes = {n: file.size for n, file in on_disk.items() if n not in {MODEL_SIG, CLAIMS}}
     result.coverage = Coverage.of(cover_of(sizes, present & set(signed.resources), ignored))
-    for name in dangerous_ignores(signed.ignore_paths, sorted(on_disk)):
-        result.findings.append(
-            finding(
-                "ignored-content",
-                "a file that loaders read is not signed: the signer ignores it",
-                where=name,
-            )
-        )
-    for name in sorted(set(signed.resources) - present):
-        result.findings.append(finding("file-missing", "signed file is missing", where=name))
-    for name in sorted(present - set(signed.resources)):
-        result.findings.append(
-            finding(
-                "file-unsigned",
-                "file is not covered by the signature",
-                where=name,
-                hint="remove it",
-            )
-        )
+    result.findings += check_names(on_disk, signed)
     return result
+
+
+def check_names(names: Collection[str], signed: Oms) -> list[Finding]:
+    """Compare the names of files, wherever they are, with what was signed."""
+    present = {name for name in names if not is_ignored(name, signed.ignore_paths)}
+    found = [
+        finding(
+            "ignored-content",
+            "a file that loaders read is not signed: the signer ignores it",
+            where=name,
+        )
+        for name in dangerous_ignores(signed.ignore_paths, sorted(names))
+    ]
+    found += [
+        finding("file-missing", "signed file is missing", where=name)
+        for name in sorted(set(signed.resources) - present)
+    ]
+    found += [
+        finding(
+            "file-unsigned",
+            "file is not covered by the signature",
+            where=name,
+            hint="remove it",
+        )
+        for name in sorted(present - set(signed.resources))
+    ]
+    return found
 
 
 def check_bytes(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from parentage.attest.coverage import dangerous_ignores, is_ignored
 from parentage.attest.oms import Oms
 from parentage.manifest.table import Table
 from parentage.verify import integrity
@@ -17,25 +16,8 @@ def compare(listing: Mapping[str, Listed], signed: Oms, table: Table) -> list[Fi
 
     A regular file has no SHA-256 in a listing; whoever fetches it compares that.
     """
-    ignored = {name for name in listing if is_ignored(name, signed.ignore_paths)}
-    present = set(listing) - ignored
-    found = [
-        finding(
-            "ignored-content",
-            "a file that loaders read is not signed: the signer ignores it",
-            where=name,
-        )
-        for name in dangerous_ignores(signed.ignore_paths, sorted(listing))
-    ]
-    found += [
-        finding("file-missing", "signed file is missing", where=name)
-        for name in sorted(set(signed.resources) - present)
-    ]
-    found += [
-        finding("file-unsigned", "file is not covered by the signature", where=name)
-        for name in sorted(present - set(signed.resources))
-    ]
-    for name in sorted(present & set(signed.resources)):
+    found = integrity.check_names(listing, signed)
+    for name in sorted(set(listing) & set(signed.resources)):
         listed, line = listing[name], table.files.get(name)
         if listed.sha256 is not None and listed.sha256 != signed.resources[name]:
             found.append(integrity.file_finding(name, signed.resources[name], listed.sha256))

@@ -76,10 +76,23 @@ class GateChoice(msgspec.Struct, frozen=True, kw_only=True):
     ) -> int:
         """Ask a gate, show what it says, and return the exit code."""
         from parentage.attest.bundle import MODEL_SIG
+
+        report, folder = self.asked(self.load(), release, ask, label, quiet=formatted.quiet)
+        shown = placed(report.shown(), folder, "README.md", MODEL_SIG, self.gate_file)
+        return formatted.show(shown)
+
+    def asked(
+        self,
+        gate: Gate,
+        release: Given,
+        ask: Callable[..., GateReport],
+        label: str,
+        *,
+        quiet: bool,
+    ) -> tuple[GateReport, Path]:
+        """Ask a gate, keep what its lock file is to remember, and return where the release lies, too."""
         from parentage.verify.demands import Demands
 
-        gate = self.load()
-        quiet = formatted.quiet
         parents: Parents = loose_parents(self.parents, quiet=quiet)
         locked = LockChoice(lock=gate.lock)
         remembered = locked.remembered(release)
@@ -99,8 +112,7 @@ class GateChoice(msgspec.Struct, frozen=True, kw_only=True):
             )
         if report.passed or report.report.verdict == "denied":
             locked.keep(report.report, remembered)
-        shown = placed(report.shown(), folder, "README.md", MODEL_SIG, self.gate_file)
-        return formatted.show(shown)
+        return report, folder
 
 
 _OPTIONS: Final = (

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from parentage.cli.formatting import FormatChoice, format_options
+from parentage.cli.gating import GateChoice
 from parentage.cli.locking import LockChoice, lock_options
 from parentage.cli.places import loose_parents, parent_option
 from parentage.cli.shared import (
+    FILE,
     device_option,
     level_option,
     progress,
@@ -36,8 +39,32 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     rung: str
     device: str
     threads: int | None
+    gate_file: Path | None
 
-    def verified(self, *, quiet: bool) -> Checked:
+    def checked(self, *, quiet: bool) -> Checked:
+        """Ask the gate, or verify the folder."""
+        if self.gate_file is None:
+            return self._verified(quiet=quiet)
+        return self._gated(self.gate_file, quiet=quiet)
+
+    def _gated(self, gate_file: Path, *, quiet: bool) -> Checked:
+        from parentage.verify.gates.run import run_upload
+        from parentage.verify.publishing import Checked
+
+        choice = GateChoice(
+            gate_file=gate_file,
+            keys=self.trusted.keys,
+            trusted_root=self.trusted.trusted_root,
+            parents=self.parents,
+            ancestors=(),
+            device=self.device,
+            threads=self.threads,
+        )
+        gate = choice.load()
+        found, _ = choice.asked(gate, self.folder, run_upload, "gate upload", quiet=quiet)
+        return Checked(found, found.report, gate.believed)
+
+    def _verified(self, *, quiet: bool) -> Checked:
         """Verify the folder."""
         from parentage.verify.check import verify
         from parentage.verify.demands import Demands
@@ -69,6 +96,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     "push",
     epilog="""\b
 Examples:
+  parentage push ./rio hf://acme/rio --gate gate.yaml --parent ./nex --parent ./qwen
   parentage push ./rio hf://acme/rio --key release.pub --parent ./nex --parent ./qwen
   parentage push ./rio hf://acme/rio --key release.pub --level integrity --create --private
   parentage push ./rio hf://acme/rio --policy trust.yaml --parent ./nex --parent ./qwen --dry-run
@@ -82,6 +110,12 @@ Exit codes: 0 published, 1 refuted, 2 usage, 3 unsigned, 4 unproven or the Hub f
 )
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("place", metavar="hf://ORG/NAME")
+@click.option(
+    "--gate",
+    "gate_file",
+    type=FILE,
+    help="The gate's rules (YAML), whose `upload` says what must hold, instead of --level and trust.",
+)
 @trust_options
 @lock_options
 @parent_option
@@ -99,6 +133,7 @@ Exit codes: 0 published, 1 refuted, 2 usage, 3 unsigned, 4 unproven or the Hub f
 def command(
     folder: Path,
     place: str,
+    gate_file: Path | None,
     trusted: TrustChoice,
     locked: LockChoice,
     parents: tuple[str, ...],
@@ -119,6 +154,8 @@ def command(
 
     if private and not create:
         raise UsageError("--private goes with --create")
+    if gate_file is not None:
+        _require_gate_alone(trusted, locked)
     asked = _Asked(
         folder=folder,
         trusted=trusted,
@@ -128,12 +165,13 @@ def command(
         rung=rung,
         device=device,
         threads=threads,
+        gate_file=gate_file,
     )
     result = push(
         Push(
             folder=folder,
             place=parse_place(place),
-            check=lambda: asked.verified(quiet=formatted.quiet),
+            check=lambda: asked.checked(quiet=formatted.quiet),
             create=create,
             private=private,
             replace=replace,
@@ -142,3 +180,26 @@ def command(
         )
     )
     return formatted.show(result.shown("push"))
+
+
+def _require_gate_alone(trusted: TrustChoice, locked: LockChoice) -> None:
+    """Refuse options that the gate's file decides.
+
+    Raises:
+        UsageError: naming them.
+    """
+    from parentage.manifest.errors import UsageError
+
+    source = click.get_current_context().get_parameter_source
+    typed = [
+        f"--{name}" for name in ("level", "rung") if source(name) is ParameterSource.COMMANDLINE
+    ]
+    only_keys = TrustChoice(keys=trusted.keys, trusted_root=trusted.trusted_root)
+    if trusted != only_keys:
+        typed.append("whom to trust, but for --key and --trusted-root")
+    if locked != LockChoice():
+        typed.append("--lock")
+    if typed:
+        raise UsageError(
+            "with --gate, its file says this", found=", ".join(typed), hint="leave it out"
+        )
