@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +27,7 @@ from parentage.manifest.errors import (
     HubOfflineError,
     HubTokenError,
     HubUnreachableError,
+    MissingExtraError,
     UsageError,
     WriteFailedError,
 )
@@ -39,7 +42,7 @@ from parentage.verify.sources.hub import (
 )
 from parentage.verify.sources.listed import Listed, check_folders, collected, entries
 from parentage.verify.sources.place import parse_place
-from parentage.verify.sources.web import Patience, Traffic, Web
+from parentage.verify.sources.web import Patience, Traffic, Web, redirected
 
 QUICK = Patience(attempts=3, pause=0.01, stall=0.4, answer=0.6, longest=0.05)
 REPO = "acme/m"
@@ -398,7 +401,7 @@ def test_the_token_stays_where_it_belongs(there: LocalHub) -> None:
     assert seen == [None]
 
 
-@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://x/y", "gopher:x"])
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://x/y", "gopher://x/y"])
 def test_redirects_to_nowhere(there: LocalHub, to: str) -> None:
     repo = at_hub()
     found = listing(repo)["model.safetensors"]
@@ -414,7 +417,18 @@ def test_redirects_in_circles_and_down(there: LocalHub) -> None:
     with pytest.raises(HubAnswerError, match="in circles"):
         read_range(repo, found, 0, 10)
     with pytest.raises(HubAnswerError, match="redirects to where"):
-        plain_web()._check_redirect("https://hub/x", "http://hub/x")
+        redirected("https://hub/x", "http://hub/x")
+
+
+@pytest.mark.parametrize(
+    "to", ["http://[bad", "http://x:99999999/", "gopher:x", "http://\x00/", "//"]
+)
+def test_redirects_that_are_no_addresses(there: LocalHub, to: str) -> None:
+    repo = at_hub()
+    found = listing(repo)["model.safetensors"]
+    there.faults.add("redirect", route="resolve", to=to)
+    with pytest.raises((HubAnswerError, HubUnreachableError)):
+        read_range(repo, found, 0, 10)
 
 
 # Contents
@@ -608,6 +622,20 @@ def test_any_page_is_read_or_refused(document: object) -> None:
         return
     assert isinstance(document, list)
     assert len(found) <= len(document)
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'parentage\[hub\]'"):
+        at_hub()
+
+
+def test_the_client_is_imported_when_it_is_needed() -> None:
+    code = (
+        "import sys, parentage.cli.verify, parentage.verify.remote, parentage.verify.sources.spool;"
+        "sys.exit('huggingface_hub' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_counts_are_exact_from_many_threads() -> None:

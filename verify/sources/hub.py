@@ -8,6 +8,7 @@ content with its digest, and takes the first bytes of a file for any range where
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -454,5 +455,6 @@ def _web(waiting: Patience) -> Web:
         ) from error
     # httpx's or httpx2's, whichever this version of the client stands on.
     root = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    client = importlib.import_module(root.__module__.partition(".")[0])
     headers: Mapping[str, str] = build_hf_headers(library_name="parentage")
-    return Web(get_session, headers, (root, OSError), waiting)
+    return Web(get_session, headers, (root, client.InvalidURL, OSError), waiting)

@@ -213,8 +213,7 @@ class Web:
                     yield Answer(status, seen | found, url), self._counted(response, first)
                     return
                 seen |= {n: v for n, v in found.items() if n.startswith("x-")}
-                target = urljoin(url, found.get("location", ""))
-                self._check_redirect(url, target)
+                target = redirected(url, found.get("location", ""))
                 if _origin(target) != _origin(url):
                     sent.pop("authorization", None)
                 url = target
@@ -236,17 +235,6 @@ class Web:
             yield
         except self._failures as error:
             raise PassingError(_unreachable(url, self.scrubbed(_innermost(error)))) from error
-
-    def _check_redirect(self, url: str, target: str) -> None:
-        scheme = urlsplit(target).scheme
-        downgrade = urlsplit(url).scheme == "https" and scheme != "https"
-        if scheme not in {"http", "https"} or downgrade or not urlsplit(target).hostname:
-            raise HubAnswerError(
-                "the Hub redirects to where nothing is read from",
-                where=address(url),
-                expected="an https address",
-                found=address(target),
-            )
 
     def _busy(self, url: str, status: int, headers: Mapping[str, str]) -> HubError:
         said = self.scrubbed(headers.get("x-error-message", ""))
@@ -282,6 +270,32 @@ class Web:
 def scrubbed(text: str) -> str:
     """Return text from outside without what looks like a token."""
     return _TOKEN.sub("[token]", text)
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a redirect leads.
+
+    Raises:
+        HubAnswerError: to no address, to another scheme than HTTP, or out of TLS.
+    """
+    try:
+        target = urljoin(url, location)
+        scheme, _, _ = _origin(target)
+        named = bool(urlsplit(target).hostname)
+    except ValueError:  # brackets or a port that are none
+        target, scheme, named = "", "", False
+    if (
+        not named
+        or scheme not in {"http", "https"}
+        or (scheme == "http" and urlsplit(url).scheme == "https")
+    ):
+        raise HubAnswerError(
+            "the Hub redirects to where nothing is read from",
+            where=address(url),
+            expected="an https address",
+            found=address(target) if target else location,
+        )
+    return target
 
 
 def address(url: str) -> str:
