@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
+from gguf import GGUFWriter
 from hub_rig import LocalHub
 from hubs import running
 from hypothesis import HealthCheck, given, settings
@@ -313,6 +315,35 @@ def test_weights_in_one_small_file(release: Release, tmp_path: Path) -> None:
     assert report.verdict == "verified", report.findings
     assert report.remote is not None
     assert report.remote.slices == 1
+
+
+def test_a_gguf_with_a_long_head(release: Release, tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_token_list([f"token {number}" for number in range(30_000)])
+    writer.add_tensor("w", np.ones((1024, 1024), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    parentage.sign_release(tmp_path, KeySigner(release.key), release.trust, observed=True)
+    release.hub.put_folder("acme/gguf", tmp_path)
+    release.hub.log.clear()
+    report = verify_remote(HubPlace("acme/gguf"), trust=release.trust, slices=Slices(2))
+    assert report.verdict == "verified", report.findings
+    size = (tmp_path / "m.gguf").stat().st_size
+    head, read = size - (4 << 20), release.hub.log.sent("lfs-get")
+    assert head < read < 2 * head + (2 << 20) + 100_000  # two slices, and what a head may grow by
+    assert len(release.hub.log.of("lfs-get")) < 12
+
+
+def test_an_onnx_file_has_no_head(release: Release, tmp_path: Path) -> None:
+    weights = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=[weights])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    parentage.sign_release(tmp_path, KeySigner(release.key), release.trust, observed=True)
+    release.hub.put_folder("acme/onnx", tmp_path)
+    with pytest.raises(CannotRunError, match="verify without --level remote"):
+        verify_remote(HubPlace("acme/onnx"), trust=release.trust)
 
 
 @pytest.mark.parametrize("seed", ["xy", "abc", "00" * 65, "0x00"])
