@@ -6,14 +6,8 @@ from pathlib import Path
 
 import click
 
-from parentage.cli.shared import (
-    FILE,
-    json_option,
-    progress,
-    rung_option,
-    show_report,
-    threads_option,
-)
+from parentage.cli.formatting import FormatChoice, format_options, placed
+from parentage.cli.shared import FILE, progress, rung_option, threads_option
 from parentage.cli.trusting import TrustChoice, trust_options
 
 
@@ -39,7 +33,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
 @rung_option
 @click.option("--files", "whole_files", is_flag=True, help="Compare SHA-256 of weights files too.")
 @threads_option
-@json_option
+@format_options
 def command(
     release: Path,
     parts: tuple[Path, ...],
@@ -48,15 +42,16 @@ def command(
     rung: str,
     whole_files: bool,
     threads: int | None,
-    as_json: bool,
+    formatted: FormatChoice,
 ) -> int:
     """Decide on RELEASE from the signed PARTS of all shards: the report of a single run."""
+    from parentage.attest.bundle import MODEL_SIG
     from parentage.attest.keys import PublicKey
     from parentage.attest.trust import TrustedKeys
     from parentage.verify.demands import Demands
     from parentage.verify.join import join
 
-    with progress("join", quiet=as_json, reads=[release]) as bar:
+    with progress("join", quiet=formatted.quiet, reads=[release]) as bar:
         report = join(
             release,
             parts,
@@ -69,5 +64,4 @@ def command(
                 progress=bar,
             ),
         )
-    show_report(report, as_json=as_json)
-    return report.exit_code
+    return formatted.show(placed(report.shown("join"), release, "README.md", MODEL_SIG))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parentage.cli.shared import emit, json_option, progress, show_report, threads_option
+from parentage.cli.formatting import FormatChoice, format_options, placed
+from parentage.cli.shared import emit, json_option, progress, threads_option
 from parentage.cli.signing import SigningChoice, signing_options
 from parentage.cli.trusting import TrustChoice, trust_options
 from parentage.manifest.errors import UsageError
@@ -162,7 +163,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned.""",
     "--legacy-oms", is_flag=True, help="Read what model_signing 0.2.0 to 1.0.1 wrote, too."
 )
 @threads_option
-@json_option
+@format_options
 def verify(
     model: Path,
     trusted: TrustChoice,
@@ -172,9 +173,10 @@ def verify(
     allow_uncovered: bool,
     legacy_oms: bool,
     threads: int | None,
-    as_json: bool,
+    formatted: FormatChoice,
 ) -> int:
     """Check MODEL, a folder or one file, against its signature; and say what it does not cover."""
+    from parentage.attest.bundle import MODEL_SIG
     from parentage.verify.oms_check import OmsDemands, verify_oms
 
     if trusted.policy is not None:
@@ -183,7 +185,7 @@ def verify(
             hint=f"parentage verify {model} --policy {trusted.policy}",
         )
     trust = trusted.build()
-    with progress("verify", quiet=as_json, reads=[model]) as bar:
+    with progress("verify", quiet=formatted.quiet, reads=[model]) as bar:
         report = verify_oms(
             model,
             trust=trust,
@@ -197,5 +199,4 @@ def verify(
                 progress=bar,
             ),
         )
-    show_report(report, as_json=as_json)
-    return report.exit_code
+    return formatted.show(placed(report.shown(), model, "README.md", MODEL_SIG))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from parentage.attest.keys import PrivateKey
     from parentage.manifest.hashing import Progress
     from parentage.verify.benchmarks.report import BenchReport
-    from parentage.verify.oms_report import OmsReport
     from parentage.verify.report import Report
 
 FOLDER = click.Path(path_type=Path, exists=True)
@@ -80,9 +79,7 @@ COLOURS = {
 }
 
 
-def show_report(
-    report: Report | OmsReport | BenchReport, *, as_json: bool, command: str = ""
-) -> None:
+def show_report(report: Report | BenchReport, *, as_json: bool, command: str = "") -> None:
     """Print a report: JSON, or text whose first word is the verdict."""
     if as_json:
         emit(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from worlds import World
 from parentage import PrivateKey
 
 CARD = "---\nbase_model: [elsewhere]\nbase_model_relation: merge\nlicense: mit\n---\n# merged\n"
+
+HOSTILE = "x \x1b[2J \u202e ##[add-mask]y ::error::z [l](http:) <script>a"
 
 
 @pytest.fixture
@@ -118,6 +121,37 @@ def test_an_upload_says_all_reasons_in_every_format(run: Run, place: Path) -> No
         "--format",
         "quiet",
     )[:2] == (0, "")
+
+
+def test_names_of_files_and_sentences_of_cards_act_nowhere(run: Run, place: Path) -> None:
+    """What a stranger wrote, through a whole gate, in every format on standard output."""
+    Path("merged", HOSTILE).write_bytes(b"1")
+    Path("merged/README.md").write_text(
+        f"---\nbase_model: ['{HOSTILE}']\nlicense: 'mit {HOSTILE}'\n---\n"
+    )
+    shown = {
+        name: run(
+            "gate", "upload", "merged", "--gate", "gate.yaml", "--device", "cpu", "--format", name
+        )[1]
+        for name in ("human", "json", "sarif", "junit", "markdown", "github", "gitlab")
+    }
+
+    for name, text in shown.items():
+        assert "\x1b" not in text, name
+        assert "\u202e" not in text, name
+        assert "file-unsigned" in text, name
+    assert not [
+        line
+        for line in shown["human"].split("\n")
+        if line.lstrip().startswith("::") or "##[" in line
+    ]
+    assert all(line.startswith(("::error ", "::warning ")) for line in shown["github"].splitlines())
+    assert "<script" not in shown["junit"]
+    assert not re.search(r"(?<!\\)<script", shown["markdown"])
+    results = json.loads(shown["sarif"])["runs"][0]["results"]
+    assert not any("](http" in result["message"]["text"] for result in results)
+    assert json.loads(shown["json"])["verdict"] == "refuted"
+    assert json.loads(shown["gitlab"])
 
 
 def test_explained(run: Run, place: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema
 import msgspec
+import numpy as np
 import pytest
 import torch
 from worlds import MERGE, World, training
@@ -253,10 +254,18 @@ def torch_zip() -> bytes:
     return buffer.getvalue()
 
 
+def saved(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
 FILES: dict[str, tuple[dict[str, Callable[[], bytes]], str, str]] = {
     "a pickle by its name": ({"training_args.bin": lambda: b"x"}, "pickle", "pickles"),
     "a pickle by its beginning": ({"notes.txt": lambda: pickle.dumps([1])}, "pickle", "pickles"),
     "torch's own under another name": ({"state.dat": torch_zip}, "pickle", "pickles"),
+    "NumPy's objects": ({"array.npy": lambda: saved(np.array([{}], dtype=object))}, "pickle", "pickles"),
+    "Keras": ({"lambda.keras": lambda: b"x"}, "pickle", "pickles"),
     "code": ({"modeling_x.py": lambda: b"import os"}, "remote-code", "code"),
     "code under another name": ({"lib": lambda: b"\x7fELF\x02"}, "remote-code", "code"),
     "a config that asks for code": (

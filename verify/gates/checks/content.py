@@ -12,7 +12,11 @@ from parentage.verify.gates.facts import Facts, FileFact
 from parentage.verify.gates.reasons import Reason, by_rule, reason
 from parentage.verify.verdict import Verdict
 
-_PICKLES: Final = (*PICKLED, ".pkl", ".pickle", ".joblib", ".dill", ".nemo", ".mar", ".t7")
+#: Pickles, and Keras's and TensorFlow's files, whose layers may be code.
+_RUNNING: Final = (
+    *(*PICKLED, ".pkl", ".pickle", ".joblib", ".dill", ".nemo", ".mar", ".t7"),
+    *(".h5", ".hdf5", ".keras", "saved_model.pb"),
+)
 _CODE: Final = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".jar", ".ipynb")
 _WEIGHTS: Final = (*READERS, *PICKLED, ".h5", ".keras", ".msgpack", ".npz", ".tflite", ".pb")
 #: Ours, and called .bin.
@@ -20,9 +24,9 @@ _OURS: Final = frozenset({table.LEAVES, ".parentage/sketch.bin"})
 
 
 def pickles(facts: Facts) -> Iterator[Reason]:
-    """Known by their names, or by how they begin (protocols 2 to 5, alone or in torch's zip file)."""
+    """Known by their names, or by how they begin: protocols 2 to 5, in torch's zip file, in NumPy's objects."""
     for name, file in _files(facts):
-        if (_ends(name, _PICKLES) and name not in _OURS) or _is_pickle(file.head):
+        if (_ends(name, _RUNNING) and name not in _OURS) or _is_pickle(file.head):
             yield from by_rule(
                 facts.rules.pickles,
                 "pickle",
@@ -131,4 +135,6 @@ def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
 
 def _is_pickle(head: bytes) -> bool:
     protocol = head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}
-    return protocol or (head.startswith(b"PK\x03\x04") and b"data.pkl" in head)
+    zipped = head.startswith(b"PK\x03\x04") and b"data.pkl" in head
+    objects = head.startswith(b"\x93NUMPY") and b"'descr': '|O'" in head
+    return protocol or zipped or objects
