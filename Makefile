@@ -17,10 +17,10 @@ ACTIONLINT := tests/rigs/actionlint
 # Hundreds of processes are started from here, and each would compile anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo children test check lint bench conformance hub dev peers rig methods schemas clean
+.PHONY: help demo gate-demo children test check lint bench conformance hub dev peers rig methods schemas clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ dev: $(VENV)/.dev  ## install everything needed to work here
 
 demo: $(VENV)/.demo  ## the Rio story on a real model, in under two minutes
 	$(PY) examples/rio_demo.py
+
+gate-demo: $(VENV)/.dev  ## a gate in front of a repository: wrong weights stay out, right ones land
+	$(PY) examples/ci_gate.py
 
 test: $(VENV)/.demo  ## the tests
 	$(PY) -m $(PYTEST)

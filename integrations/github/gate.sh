@@ -19,10 +19,15 @@ rm -f "$report"
 
 arguments=("gate" "$PARENTAGE_MODE" "--gate=$PARENTAGE_GATE" "--output=json=$report")
 arguments+=("--output=github=$home/annotations" "--output=markdown=$home/summary.md")
-while IFS= read -r parent; do
-    parent=${parent%$'\r'}
-    if [[ -n $parent ]]; then arguments+=("--parent=$parent"); fi
-done <<<"$PARENTAGE_PARENTS"
+each() { # OPTION LINES: give an option once for every line
+    local line
+    while IFS= read -r line; do
+        line=${line%$'\r'}
+        if [[ -n $line ]]; then arguments+=("$1=$line"); fi
+    done <<<"$2"
+}
+each --parent "$PARENTAGE_PARENTS"
+each --key "$PARENTAGE_KEYS"
 if [[ -n $PARENTAGE_RELEASE ]]; then arguments+=("--release=$PARENTAGE_RELEASE"); fi
 if [[ -n $PARENTAGE_DEVICE ]]; then arguments+=("--device=$PARENTAGE_DEVICE"); fi
 if [[ -n $PARENTAGE_SARIF ]]; then arguments+=("--output=sarif=$PARENTAGE_SARIF"); fi

@@ -27,9 +27,14 @@ def main() -> None:
 
 
 def _root(report: object) -> str:
-    inner = report.get("report") if isinstance(report, dict) else None
-    root = inner.get("weights") if isinstance(inner, dict) else None
-    return root if isinstance(root, str) else ""
+    """Return the weights root that a report is about, or nothing."""
+    while isinstance(report, dict):
+        root = report.get("root")
+        if isinstance(root, dict) and root:
+            profile = min(root, key=str)
+            return f"{profile}:{root[profile]}"
+        report = report.get("report")
+    return ""
 
 
 main()

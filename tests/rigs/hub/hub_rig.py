@@ -1,4 +1,4 @@
-"""The local Hub: what a test starts, or a person (`python tests/rigs/hub/hub_rig.py`).
+"""The local Hub: what a test starts, or a person (`make hub`).
 
 It is a stand-in: it speaks what huggingface_hub's own client says, and knows models only.
 """
@@ -6,9 +6,13 @@ It is a stand-in: it speaks what huggingface_hub's own client says, and knows mo
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +81,7 @@ class LocalHub:
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_XET_CACHE": str(home / "xet"),
             "HF_TOKEN_PATH": str(home / "token"),
+            "PARENTAGE_CACHE": str(home / "parentage"),
             "HF_TOKEN": WRITE_TOKEN,
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -106,20 +111,43 @@ class LocalHub:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description="A Hub on this machine, for trying things out.")
-    parser.add_argument("--port", type=int, default=8400)
+    parser = argparse.ArgumentParser(
+        description="A Hub on this machine, for trying things out; prints the environment to use."
+    )
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--folder", type=Path, help="where it keeps files (default: a new one)")
+    parser.add_argument(
+        "--detach", action="store_true", help="leave it running; kill $LOCAL_HUB_PID ends it"
+    )
     options = parser.parse_args()
+    if options.detach:
+        _detach([word for word in sys.argv[1:] if word != "--detach"])
+        return
     folder = options.folder or Path(tempfile.mkdtemp(prefix="local-hub-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with LocalHub(folder, port=options.port) as hub:
-        for name, value in hub.environment.items():
-            sys.stdout.write(f"export {name}={value}\n")
-        sys.stdout.flush()
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            pass
+        known = {**hub.environment, "LOCAL_HUB_PID": str(os.getpid())}
+        for name, value in known.items():
+            print(f"export {name}={shlex.quote(value)}")
+        print(flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+def _detach(arguments: list[str]) -> None:
+    """Start another process, which serves, and print what it says at its start."""
+    started = subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert started.stdout is not None
+    while (line := started.stdout.readline()).strip():
+        sys.stdout.write(line)
+    if started.poll() is not None:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
