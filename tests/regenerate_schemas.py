@@ -28,6 +28,7 @@ from parentage.verify.gates.policy import GatePolicy
 from parentage.verify.gates.report import GateReport
 from parentage.verify.identify import Identification
 from parentage.verify.oms_report import OmsReport
+from parentage.verify.publication import PushReport
 from parentage.verify.report import Report
 
 MODELS: dict[str, Any] = {
@@ -35,6 +36,7 @@ MODELS: dict[str, Any] = {
     "recipe-v0.1": Recipe,
     "tensors-v0.1": TensorLine | FileLine,
     "report-v0.1": Report,
+    "push-v0.1": PushReport,
     "oms-v0.1": OmsReport,
     "lock-v0.1": Lock,
     "policy-v0.1": Policy,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from parentage.attest.trust import Trust
-from parentage.manifest.errors import CannotRunError, MissingExtraError, ParentageError, UsageError
+from parentage.manifest.errors import ParentageError, UsageError
 from parentage.manifest.files import open_files
 from parentage.manifest.hashing import default_threads
 from parentage.manifest.model import Model, model_of
@@ -27,36 +27,15 @@ from parentage.verify.demands import Demands
 from parentage.verify.reading import Reading, read_ahead
 from parentage.verify.report import Report
 from parentage.verify.signed import check_root
+from parentage.verify.sources.cached import name_of
+from parentage.verify.sources.place import is_place, parse_place
 from parentage.verify.verdict import Verdict
+from parentage.verify.wrapping import dtype_of, wrap
 
 if TYPE_CHECKING:
     import torch
 
-_SUFFIX: Final = ".safetensors"
 _MAX_FILE: Final = 256 << 20
-#: torch's names of safetensors' dtypes; an older torch lacks some. F6 has no counterpart.
-_DTYPES: Final = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F4": "float4_e2m1fn_x2",
-}
 
 
 class RefusedError(ParentageError):
@@ -82,7 +61,7 @@ class RefusedError(ParentageError):
 
 
 def load_verified(
-    release: Path,
+    release: Path | str,
     *,
     trust: Trust,
     demands: Demands | None = None,
@@ -91,7 +70,7 @@ def load_verified(
     """Return the weights of a release, every tensor verified; nothing is returned unless all are.
 
     Args:
-        release: its folder, or a Hub cache snapshot.
+        release: its folder, a Hub cache snapshot, or "hf://org/name@revision", which is fetched first.
         trust: who may have signed it.
         demands: threads, progress, what is remembered; the recipe is not recomputed (`verify_release`).
         device: where the tensors go once they are verified.
@@ -99,6 +78,7 @@ def load_verified(
     Raises:
         RefusedError: it is not what was signed; `report` says why.
         UsageError: there is no such folder.
+        HubError: a subclass names why it can't be fetched.
         CannotRunError: torch is absent or has no such dtype, or the weights are no safetensors.
     """
     with Verified(release, trust=trust, demands=demands) as verified:
@@ -106,7 +86,7 @@ def load_verified(
 
 
 def iter_verified(
-    release: Path, *, trust: Trust, demands: Demands | None = None
+    release: Path | str, *, trust: Trust, demands: Demands | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (name, tensor), each one verified; memory is bounded by twice the largest tensor.
 
@@ -124,22 +104,25 @@ class Verified:
     `verified`.
     """
 
-    def __init__(self, release: Path, *, trust: Trust, demands: Demands | None = None) -> None:
+    def __init__(
+        self, release: Path | str, *, trust: Trust, demands: Demands | None = None
+    ) -> None:
         """Open and check all but the tensors.
 
         Raises:
-            RefusedError, UsageError, CannotRunError: as `load_verified`.
+            RefusedError, UsageError, HubError, CannotRunError: as `load_verified`.
         """
         # The recipe is another question, with another answer: parentage verify.
         asked = msgspec.structs.replace(demands or Demands(), level="integrity", whole_files=False)
-        self._state = begin(str(release), trust, asked)
+        folder = _at_hand(release, asked)
+        self._state = begin(name_of(folder), trust, asked)
         self._left: set[str] = set()
-        self._files = open_files(release)
+        self._files = open_files(folder)
         try:
             with deciding(self._state):
                 self._open()
             self._settle()
-            self._dtypes = {t.spec.dtype: _dtype(t) for t in self._model.tensors.values()}
+            self._dtypes = {t.spec.dtype: dtype_of(t) for t in self._model.tensors.values()}
         except BaseException:
             self._files.close()
             raise
@@ -237,7 +220,7 @@ class Verified:
         ):
             spec = reading.tensor.spec
             self._check(reading)
-            yield spec.name, _wrap(spec, reading.buffer, self._dtypes[spec.dtype])
+            yield spec.name, wrap(spec, reading.buffer, self._dtypes[spec.dtype])
 
     def _check(self, reading: Reading) -> None:
         """Compare a tensor with the signed table."""
@@ -253,44 +236,15 @@ class Verified:
         self._settle()
 
 
+def _at_hand(release: Path | str, demands: Demands) -> Path:
+    """Return the folder of a release; what is on a Hub is fetched, as far as it was not before."""
+    if isinstance(release, Path) or not is_place(release):
+        return Path(release)
+    from parentage.verify.sources import spool
+
+    return spool.bring(parse_place(release), progress=demands.progress)
+
+
 def _in_order(model: Model) -> list[Tensor]:
     """Return the tensors file by file, as their bytes lie: read so, a disk never goes back."""
     return [tensor for name in sorted(model.headers) for tensor in model.headers[name].tensors]
-
-
-def _dtype(tensor: Tensor) -> torch.dtype:
-    """Return torch's counterpart of a tensor's dtype.
-
-    Raises:
-        MissingExtraError: torch is not installed.
-        CannotRunError: the file is no safetensors, or torch has no such dtype.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "loading needs torch, which is not installed", hint="pip install 'parentage[recompute]'"
-        ) from error
-    if not tensor.file.endswith(_SUFFIX):
-        raise CannotRunError(
-            "only safetensors are loaded", where=tensor.file, hint="parentage verify checks it"
-        )
-    dtype = getattr(torch, _DTYPES.get(tensor.spec.dtype, ""), None)
-    if not isinstance(dtype, torch.dtype):
-        raise CannotRunError(
-            f"torch {torch.__version__} has no dtype for {tensor.spec.dtype}",
-            where=f"{tensor.file}: {tensor.spec.name}",
-        )
-    return dtype
-
-
-def _wrap(spec: TensorSpec, data: bytearray, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor over these very bytes; safetensors are little-endian, and so are we."""
-    import torch
-
-    shape = list(spec.shape)
-    if spec.dtype == "F4":
-        shape[-1] //= 2  # as safetensors' own loader: two to a byte
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_rig import LocalHub
 from safetensors.torch import load_file, save_file
 from worlds import World, raw_safetensors
 
@@ -278,3 +279,19 @@ def test_memory_is_bounded_by_the_largest_tensor_and_what_is_read_ahead(tmp_path
     finally:
         tracemalloc.stop()
     assert peak < 64 * MIB + 2 * size + 16 * MIB  # of 240 MiB
+
+
+def test_a_release_on_a_hub(
+    release: Path, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARENTAGE_CACHE", str(tmp_path / "cache"))
+    commit = hub.put_folder("acme/rio", release)
+    with Verified("hf://acme/rio", trust=TRUST) as verified:
+        assert verified.report.release == f"hf://acme/rio@{commit}"
+    expected = load_file(release / NAME)
+    found = parentage.load_verified(f"hf://acme/rio@{commit}", trust=TRUST)
+    assert all(same(found[name], expected[name]) for name in expected)
+    [kept] = (tmp_path / "cache").rglob(NAME)
+    overwrite(kept.parent, place_of(kept.parent, "b"), b"\1\2\3\4")
+    with pytest.raises(RefusedError):
+        parentage.load_verified(f"hf://acme/rio@{commit}", trust=TRUST)
