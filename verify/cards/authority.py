@@ -7,7 +7,8 @@ what is signed, for it is what will be signed next; whoever names a key gets the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
@@ -17,7 +18,8 @@ from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_SIG
 from parentage.attest.opening import open_bundle
 from parentage.attest.roles import believed as as_believed
 from parentage.attest.statement import Statement, Subject, parse_statement
-from parentage.attest.statements import recompute
+from parentage.attest.statements import benchmark, recompute
+from parentage.attest.statements.benchmark import Benchmark
 from parentage.attest.trust import Trust
 from parentage.manifest import canonical, lineage, table
 from parentage.manifest.errors import MalformedError, StatementError, UnsignedError
@@ -43,6 +45,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         state: verified, signed (by whom was not asked), or declared.
         resources: SHA-256 of each file that `model.sig` signs; empty while nothing is signed.
         files: the weights files of the tensor table.
+        benchmarks: what benchmark statements say, of whatever weights; verified where the lineage is.
         recomputed: what statements of verifiers who are trusted say of these weights, in sentences.
     """
 
@@ -50,6 +53,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     resources: dict[str, str] = {}
     files: tuple[FileLine, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = ()
     recomputed: tuple[str, ...] = ()
 
 
@@ -72,7 +76,13 @@ def find_authority(folder: Folder, trust: Trust | None) -> Authority:
 def _declared(files: FileSet) -> Authority:
     data = files.files[DRAFT].read_small(canonical.MAX_BYTES)
     said = lineage.parse(canonical.loads(data, where=DRAFT), where=DRAFT)
-    return Authority(lineage=said, state="declared", files=_weights_files(files))
+    lines = _unverified(files)
+    return Authority(
+        lineage=said,
+        state="declared",
+        files=_weights_files(files),
+        benchmarks=tuple(_benchmarks((line.statement, line.where) for line in lines)),
+    )
 
 
 def _verified(files: FileSet, trust: Trust) -> Authority:
@@ -87,6 +97,7 @@ def _verified(files: FileSet, trust: Trust) -> Authority:
         state="verified",
         resources=signed.resources,
         files=_weights_files(files),
+        benchmarks=tuple(_benchmarks((one.opened.statement, one.where) for one in said.opened)),
         recomputed=tuple(_recomputed(said, lineage_here)),
     )
 
@@ -116,7 +127,14 @@ def _signed(files: FileSet) -> Authority:
         Subject(TENSORS, claims.table_digest(files)),
         Subject("oms-statement", hashlib.sha256(parsed.payload).hexdigest()),
     )
-    found = [one for one in _lineages(files, parsed.hint) if one.subjects == expected]
+    lines = _unverified(files)
+    found = [
+        line.statement
+        for line in lines
+        if line.hint == parsed.hint
+        and line.statement.predicate_type == LINEAGE
+        and line.statement.subjects == expected
+    ]
     if not found:
         raise StatementError(
             "no lineage here is about these weights and this model.sig",
@@ -134,12 +152,23 @@ def _signed(files: FileSet) -> Authority:
         state="signed",
         resources=signed.resources,
         files=_weights_files(files),
+        benchmarks=tuple(_benchmarks((line.statement, line.where) for line in lines)),
     )
 
 
-def _lineages(files: FileSet, hint: str) -> list[Statement]:
-    """Return the lineages whose signer calls itself as that of `model.sig` does; nothing is verified."""
-    found: list[Statement] = []
+class _Line(msgspec.Struct, frozen=True):
+    """A line of claims whose signature nobody verified."""
+
+    where: str
+    hint: str
+    statement: Statement
+
+
+def _unverified(files: FileSet) -> list[_Line]:
+    """Return what the lines of `claims.jsonl` say; nothing is verified."""
+    found: list[_Line] = []
+    if CLAIMS not in files.files:
+        return found
     lines = files.files[CLAIMS].read_small(claims.MAX_CLAIMS).split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -147,12 +176,17 @@ def _lineages(files: FileSet, hint: str) -> list[Statement]:
         where = f"{CLAIMS}:{number}"
         try:
             parsed = bundle.parse(line, where)
-            statement = parse_statement(parsed.payload, where)
+            found.append(_Line(where, parsed.hint, parse_statement(parsed.payload, where)))
         except MalformedError:
             continue  # claims.jsonl: unknown lines are ignored
-        if parsed.hint == hint and statement.predicate_type == LINEAGE:
-            found.append(statement)
     return found
+
+
+def _benchmarks(statements: Iterable[tuple[Statement, str]]) -> Iterator[Benchmark]:
+    for statement, where in statements:
+        if statement.predicate_type == benchmark.TYPE:
+            with suppress(StatementError):  # a line that breaks its schema says nothing
+                yield benchmark.parse(statement, where)[1]
 
 
 def _weights_files(files: FileSet) -> tuple[FileLine, ...]:

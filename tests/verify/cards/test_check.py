@@ -403,7 +403,7 @@ model-index:
     report = check(tmp_path)
 
     assert [(p.file, p.line, p.found) for p in of(report, "C10")] == [
-        ("README.md", 7, "MMLU: acc 0.71"),
+        ("README.md", 7, "mmlu: acc 0.71"),
         (".eval_results/hle.yaml", 1, "cais/hle: 20.9"),
     ]
     assert check(tmp_path, levels=parse_levels(["C10=error"])).exit_code == 5

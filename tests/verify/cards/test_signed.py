@@ -193,3 +193,70 @@ def test_the_section_is_the_manifests(signed: Any) -> None:
     assert ("C06", "warning") in found(check(signed.folder))
     edit(signed, "<!-- parentage:end -->", "")
     assert ("C06", "warning") in found(check(signed.folder))
+
+
+def benchmark(release: Any, root: str, value: str) -> bytes:
+    """A benchmark statement over a weights root, as one line of claims, signed by the publisher."""
+    from parentage import KeySigner
+    from parentage.attest import bundle
+    from parentage.attest.statement import Subject
+    from parentage.attest.statements import benchmark as benchmarks
+    from parentage.attest.statements.shared import Digest
+
+    said = benchmarks.Benchmark(
+        binding="asserted",
+        weights={"ptd1-b3": root},
+        created="2026-06-14T09:00:00Z",
+        harness=benchmarks.Harness(name="lm-eval"),
+        tasks=(benchmarks.Task(id="mmlu", dataset="cais/mmlu"),),
+        scores=(benchmarks.Score(task="mmlu", metric="acc,none", value=value),),
+        results=benchmarks.Results(media_type="application/json", sha256="4" * 64),
+    )
+    payload = benchmarks.build(Digest(sha256="5" * 64), (Subject("model", "6" * 64),), said)
+    return bundle.build(payload, KeySigner(release.key)) + b"\n"
+
+
+INDEX = """\
+model-index:
+- name: rio
+  results:
+  - dataset: {name: MMLU, type: cais/mmlu}
+    metrics: [{type: acc, value: %s}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "signed_value", "ours", "message"),
+    [
+        ("0.71", "0.7134", True, ""),
+        ("71.3", "0.7134", True, ""),
+        ("0.72", "0.7134", True, "that no statement binds to these weights"),
+        (".nan", "0.7134", True, "that no statement binds to these weights"),
+        ("1e999999", "0.7134", True, "that no statement binds to these weights"),
+        ("0.71", "0.7134", False, "that a statement binds to other weights"),
+    ],
+)
+def test_a_score_is_bound_by_a_statement_over_these_weights(
+    signed: Any, said: str, signed_value: str, ours: bool, message: str
+) -> None:
+    edit(signed, "license: apache-2.0\n", "license: apache-2.0\n" + INDEX % said)
+    root = check(signed.folder).root["ptd1-b3"] if ours else "7" * 64
+    path = signed.folder / ".parentage" / "claims.jsonl"
+    path.write_bytes(path.read_bytes() + benchmark(signed, root, signed_value))
+
+    for trust in (None, signed.trust):
+        problems = [p for p in check(signed.folder, trust=trust).problems if p.code == "C10"]
+        assert [p.message for p in problems] == (
+            [f"1 benchmark results {message}"] if message else []
+        )
+
+
+def test_a_strangers_statement_binds_nothing_where_a_key_is_named(signed: Any) -> None:
+    edit(signed, "license: apache-2.0\n", "license: apache-2.0\n" + INDEX % "0.71")
+    root = check(signed.folder).root["ptd1-b3"]
+    path = signed.folder / ".parentage" / "claims.jsonl"
+    kept = path.read_bytes()
+    signed.key = PrivateKey.generate()
+    path.write_bytes(kept + benchmark(signed, root, "0.7134"))
+
+    assert "C10" in {p.code for p in check(signed.folder, trust=signed.trust).problems}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+import msgspec
+
+from parentage.attest.statements.benchmark import Benchmark
 from parentage.manifest.card import MAX_MATTER, README
 from parentage.manifest.errors import MalformedError
 from parentage.manifest.strict_yaml import parse_marked
@@ -14,19 +18,36 @@ from parentage.verify.showing import Level
 _INDEX: Final = "model-index"
 _SHOWN: Final = 5
 _NEXT: Final = "parentage bench attach, so that the score belongs to these weights"
+_LONGEST: Final = 64
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A score as a card gives it.
+
+    Attributes:
+        names: of its task and data set, in small letters.
+        metric: in small letters; empty where the format has none.
+        value: as it stands.
+    """
+
+    names: tuple[str, ...]
+    metric: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.names[0] if self.names else 'unnamed'}: {f'{self.metric} ' if self.metric else ''}{self.value}"
 
 
 def unbound(evidence: Evidence) -> Iterator[Hit]:
     """C10: scores of `model-index` and `.eval_results`, aggregated by file."""
     card = evidence.card
     if card is not None:
-        found = list(_of_index(card.matter.get(_INDEX)))
-        if found:
-            yield _hit(found, README, card.line(_INDEX))
+        yield from _of_file(
+            evidence, list(_of_index(card.matter.get(_INDEX))), README, card.line(_INDEX)
+        )
     for name in evidence.folder.score_files():
         try:
-            data = evidence.folder.read(name) or b""
-            text = data.decode("utf-8")
+            text = (evidence.folder.read(name) or b"").decode("utf-8")
             document = parse_marked(text, where=name, limit=MAX_MATTER).value
         except (MalformedError, UnicodeDecodeError) as error:
             what = error.what if isinstance(error, MalformedError) else "not UTF-8"
@@ -34,26 +55,78 @@ def unbound(evidence: Evidence) -> Iterator[Hit]:
                 message=f"results that can't be read: {what}", file=name, at_most=Level.WARNING
             )
             continue
-        found = list(_of_results(document))
-        if found:
-            yield _hit(found, name, 1)
+        yield from _of_file(evidence, list(_of_results(document)), name, 1)
 
 
-def _of_index(value: Any) -> Iterator[str]:  # noqa: ANN401  (a YAML value)
+def _of_file(evidence: Evidence, said: list[Claimed], file: str, line: int) -> Iterator[Hit]:
+    root = evidence.authority.lineage.weights.root
+    ours = [one for one in evidence.authority.benchmarks if one.weights == root]
+    others = [one for one in evidence.authority.benchmarks if one.weights != root]
+    loose = [score for score in said if not _is_bound(score, ours)]
+    moved = [score for score in loose if _is_bound(score, others)]
+    if moved:
+        yield _hit("benchmark results that a statement binds to other weights", moved, file, line)
+    if rest := [score for score in loose if score not in moved]:
+        yield _hit("benchmark results that no statement binds to these weights", rest, file, line)
+
+
+def _is_bound(said: Claimed, statements: Sequence[Benchmark]) -> bool:
+    """Say whether a statement has this score: of that task or data set, that metric, to its digits."""
+    for one in statements:
+        if one.replayed is not None and not one.replayed.agrees:
+            continue
+        data = {task.id: task.dataset for task in one.tasks}
+        for score in one.scores:
+            names = {score.task.lower(), data.get(score.task, "").lower()}
+            metrics = {"", score.metric.lower(), score.metric.split(",")[0].lower()}
+            same = said.metric in metrics and not names.isdisjoint(said.names)
+            if same and _agrees(said.value, score.value):
+                return True
+    return False
+
+
+def _agrees(said: str, signed: str) -> bool:
+    """Say whether a number is another one to its own digits, as itself or in percent."""
+    try:
+        number = Decimal(said.strip()) if len(said) <= _LONGEST else Decimal("NaN")
+    except InvalidOperation:
+        return False
+    if not number.is_finite() or abs(number.adjusted()) > _LONGEST:
+        return False
+    exponent = min(0, int(number.as_tuple().exponent))
+    return any(
+        abs(number - exact) * 2 <= Decimal(1).scaleb(exponent)
+        for exact in (Decimal(signed), Decimal(signed) * 100)
+    )
+
+
+def _of_index(value: Any) -> Iterator[Claimed]:  # noqa: ANN401  (a YAML value)
     for model in _mappings(value):
         for result in _mappings(model.get("results")):
-            task, data = result.get("task"), result.get("dataset")
-            of = data if isinstance(data, dict) else task if isinstance(task, dict) else {}
+            found = [result.get(part) for part in ("dataset", "task")]
+            names = [
+                part.get(key)
+                for part in found
+                if isinstance(part, dict)
+                for key in ("name", "type")
+            ]
             for metric in _mappings(result.get("metrics")):
-                name = of.get("name") or of.get("type")
-                yield f"{name}: {metric.get('type')} {metric.get('value')}"
+                yield _claimed(names, metric.get("type"), metric.get("value"))
 
 
-def _of_results(value: Any) -> Iterator[str]:  # noqa: ANN401  (a YAML value)
+def _of_results(value: Any) -> Iterator[Claimed]:  # noqa: ANN401  (a YAML value)
     for entry in _mappings(value):
         data = entry.get("dataset")
-        name = data.get("id") if isinstance(data, dict) else data
-        yield f"{name}: {entry.get('value')}"
+        names = [data.get("id"), data.get("task_id")] if isinstance(data, dict) else [data]
+        yield _claimed(names, None, entry.get("value"))
+
+
+def _claimed(names: list[Any], metric: Any, value: Any) -> Claimed:  # noqa: ANN401  (YAML values)
+    return Claimed(
+        tuple(name.lower() for name in names if isinstance(name, str)),
+        metric.lower() if isinstance(metric, str) else "",
+        str(value),
+    )
 
 
 def _mappings(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  (a YAML value)
@@ -63,13 +136,13 @@ def _mappings(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  (a YAML 
             yield item
 
 
-def _hit(found: list[str], file: str, line: int) -> Hit:
+def _hit(message: str, found: list[Claimed], file: str, line: int) -> Hit:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return Hit(
-        message=f"{len(found)} benchmark results that no statement binds to these weights",
+        message=f"{len(found)} {message}",
         where=_INDEX if file == README else "",
         expected="a benchmark statement over these weights",
-        found="; ".join(found[:_SHOWN]) + more,
+        found="; ".join(map(str, found[:_SHOWN])) + more,
         next=_NEXT,
         file=file,
         line=line,
