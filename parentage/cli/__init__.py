@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "bench": "bind benchmark scores to weights",
     "identify": "say whose weights these are",
     "card": "hold a model card against the manifest, and write its provenance section",
+    "staged": "check the releases that some files belong to, as a commit hook does",
     "export": "derive SLSA, CycloneDX or SVR documents from a verified release",
     "join": "decide from the partial results of several verifiers' runs",
 }

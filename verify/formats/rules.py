@@ -26,6 +26,7 @@ MEANINGS: Final = {
     "header-digest": "The header of a weights file is not the signed one",
     "hidden-merge": "The weights are a merge that the lineage does not declare",
     "ignored-content": "The signer left out a file that loaders read",
+    "manifest-malformed": "A file of the manifest breaks its format",
     "is-intermediate": "What was released is the output of an earlier step",
     "is-known-model": "The weights are those of a release that was given to compare with",
     "key-compromised": "The signing key was stolen before this was provably signed",
@@ -69,6 +70,8 @@ MEANINGS: Final = {
     "unproven": "It could not be decided whether the claim holds",
     "unsigned": "There is no signature to verify",
     "weights-files": "Folder and tensor table have different weights files",
+    "weights-newer": "Weights were written after the manifest was made",
+    "weights-staged": "Weights that are to be committed are not the manifest's",
     "weights-root": "The lineage is about other weights",
     "weights-size": "The lineage counts other tensors or bytes than the tensor table",
 }

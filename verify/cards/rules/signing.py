@@ -14,6 +14,7 @@ from parentage.manifest.hashing import hash_model
 from parentage.manifest.header import MAX_HEADER
 from parentage.manifest.model import model_of
 from parentage.manifest.table import TENSORS
+from parentage.verify.cards import lfs
 from parentage.verify.cards.evidence import Evidence, Hit
 from parentage.verify.showing import Level
 
@@ -105,6 +106,15 @@ def weights_changed(evidence: Evidence) -> Iterator[Hit]:
     for name, line in lines.items():
         if name not in present:
             yield _weights("a weights file of the manifest is missing", name, line.sha256, "absent")
+        elif (pointer := lfs.in_place(evidence.folder, name, present[name])) is not None:
+            evidence.skip(f"{name}: a Git LFS pointer lies in its place (git lfs pull)")
+            if pointer.sha256 != line.sha256:
+                yield _weights(
+                    "a weights file's Git LFS pointer is of another file",
+                    name,
+                    f"sha256 {line.sha256}",
+                    f"sha256 {pointer.sha256}",
+                )
         elif present[name] != line.size:
             yield _weights(
                 "a weights file is not of the size that the manifest says",
