@@ -216,7 +216,7 @@ class _Builder:
         if event.tag is not None or event.anchor is not None:
             raise self._bad("tag or anchor not allowed", event, str(event.tag or event.anchor))
         text: str = event.value
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise self._bad("half a character", event, text)
         return _WORDS.get(text, text) if event.implicit[0] else text
 

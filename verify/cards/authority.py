@@ -193,10 +193,12 @@ def _weights_files(files: FileSet) -> tuple[FileLine, ...]:
     """Return the last lines of the tensor table, without reading those of the tensors."""
     if TENSORS not in files.files:
         return ()
-    rest = files.files[TENSORS].read_small(table.MAX_TABLE).rstrip(b"\n")
+    data = files.files[TENSORS].read_small(table.MAX_TABLE)
     found: list[FileLine] = []
-    while rest:
-        rest, _, line = rest.rpartition(b"\n")
+    end = len(data) - data.endswith(b"\n")
+    while end > 0:
+        start = data.rfind(b"\n", 0, end) + 1
+        line, end = data[start:end], start - 1
         if b'"name":' in line:
             break
         try:
