@@ -52,6 +52,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
 
 
+class Arrow(msgspec.Struct, frozen=True):
+    """One thing made from another, by their names."""
+
+    source: str
+    target: str
+
+
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """A result, ready for a format.
 
@@ -66,6 +73,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         beside: path of a text file in the repository that problems without a file of their own are shown
             beside; empty: none is known.
         meanings: of codes that are this result's own, in one sentence each.
+        arrows: what the release was made from, where that is known.
     """
 
     command: str
@@ -78,6 +86,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     document: Any = None
     beside: str = ""
     meanings: dict[str, str] = {}
+    arrows: tuple[Arrow, ...] = ()
 
 
 def problems_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:

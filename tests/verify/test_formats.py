@@ -21,7 +21,7 @@ from lxml import etree
 
 from parentage.manifest.errors import ParentageError, printable
 from parentage.verify.formats import FORMATS, human, markdown, rules
-from parentage.verify.showing import Level, Problem, Shown, problems_of
+from parentage.verify.showing import Arrow, Level, Problem, Shown, problems_of
 from parentage.verify.verdict import EXIT_CODES, Verdict, denial, finding
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -271,6 +271,23 @@ def test_what_comes_through_findings_drives_no_terminal_and_no_log() -> None:
         assert not any(unicodedata.category(c) in {"Cc", "Cf"} for c in text if c not in "\n\ufe0f")
     # actions/runner looks for the old commands anywhere in a line.
     assert "##[" not in FORMATS["human"](one)
+
+
+def test_a_graph_is_drawn_and_its_labels_direct_nothing() -> None:
+    arrows = (
+        Arrow("parent a", "merge: x/v1, A (exact)"),
+        Arrow('b"]\n```\n%%{init: {}}%% click <b>', "merge: x/v1, A (exact)"),
+    )
+    text = FORMATS["markdown"](shown(Verdict.VERIFIED, arrows=arrows))
+    block = text.split("```mermaid\n")[1].split("\n```\n")[0].split("\n")
+
+    assert text.count("```") == 2
+    assert block[0] == "flowchart LR"
+    assert block[1:3] == ['  n0["parent a"]', '  n1["merge: x/v1, A (exact)"]']
+    assert all(
+        re.fullmatch(r'  (n\d+ --> n\d+|n\d+\["[\w ./:,()·-]+"\])', line) for line in block[1:]
+    )
+    assert block[-2:] == ["  n0 --> n1", "  n2 --> n1"]
 
 
 def test_quiet_says_nothing() -> None:

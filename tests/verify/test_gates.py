@@ -114,6 +114,11 @@ def test_a_recomputed_release_with_a_true_card_passes(place: Place) -> None:
     assert report.report.reached == "A (exact)"
     assert set(report.checks) == {check.code for check in CHECKS}
     assert report.policies.trust == report.report.policy_sha256 != report.policies.gate
+    assert [(one.source, one.target) for one in report.arrows] == [
+        ("parent a", "merge: weighted_sum/v1, A (exact)"),
+        ("parent b", "merge: weighted_sum/v1, A (exact)"),
+        ("merge: weighted_sum/v1, A (exact)", "this release"),
+    ]
     document = json.loads(report.to_json())
     jsonschema.Draft202012Validator(
         json.loads((SCHEMAS / "gate-report-v0.1.json").read_text())

@@ -19,6 +19,9 @@ LIMIT: Final = 100
 _LISTED: Final = 200
 _MARKS: Final = {Level.ERROR: "❌", Level.WARNING: "⚠️", Level.NOTE: "ℹ️"}  # noqa: RUF001
 _SPECIAL: Final = re.compile(r"[\\`*_{}\[\]<>()#+\-.!|~&$=:/^\"']")
+#: Arrows of a graph, and what a label of it may hold.
+_ARROWS: Final = 200
+_NOT_PLAIN: Final = re.compile("[^A-Za-z0-9 ._/:,()-]")
 #: Where GitHub would make a link of a name or a number, even of an escaped one.
 _LINKED: Final = re.compile(r"(\\?[@#])")
 
@@ -34,6 +37,7 @@ def render(shown: Shown) -> str:
     ]
     for group in grouped(told(shown), LIMIT):
         lines += _group(shown, group)
+    lines += _graph(shown)
     if shown.facts:
         lines += ["", "### Established", ""]
         lines += [
@@ -64,6 +68,21 @@ def _group(shown: Shown, group: Group) -> list[str]:
         lines += [f"  - {said}"] if said else []
     left = group.count - len(group.first)
     return [*lines, f"  - and {left:,} more"] if left > 0 else lines
+
+
+def _graph(shown: Shown) -> list[str]:
+    """Draw what was made from what, as Mermaid, which GitHub and GitLab show as a picture.
+
+    A label could hold a directive or end the block, so that what is not plain is left out of it.
+    """
+    arrows = shown.arrows[:_ARROWS]
+    names = list(dict.fromkeys(name for one in arrows for name in (one.source, one.target)))
+    if not names:
+        return []
+    lines = ["", "```mermaid", "flowchart LR"]
+    lines += [f'  n{i}["{_NOT_PLAIN.sub("·", name)}"]' for i, name in enumerate(names)]
+    lines += [f"  n{names.index(one.source)} --> n{names.index(one.target)}" for one in arrows]
+    return [*lines, "```"]
 
 
 def _bounded(lines: list[str]) -> str:

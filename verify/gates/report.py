@@ -12,7 +12,7 @@ from parentage.verify.cards.rules import RULES
 from parentage.verify.gates.checks import CHECKS
 from parentage.verify.gates.reasons import Reason, strongest
 from parentage.verify.report import Report
-from parentage.verify.showing import Shown
+from parentage.verify.showing import Arrow, Shown
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
 SCHEMA: Final = "https://parentage.dev/gate-report/v0.1"
@@ -39,6 +39,7 @@ class GateReport(msgspec.Struct, kw_only=True, rename="camel"):
         policies: what the gate was.
         report: of the verification.
         card: of the card's check; none where there was no manifest to hold it against.
+        arrows: what the release was made from, as signed.
         not_checked: what this says nothing about, in sentences.
     """
 
@@ -52,6 +53,7 @@ class GateReport(msgspec.Struct, kw_only=True, rename="camel"):
     policies: PolicyDigests
     report: Report
     card: CardReport | None = None
+    arrows: list[Arrow] = []
     not_checked: list[str] = []
 
     @property
@@ -85,5 +87,6 @@ class GateReport(msgspec.Struct, kw_only=True, rename="camel"):
             facts=tuple(facts),
             not_checked=tuple(printable(text, 400) for text in self.not_checked),
             document=self,
+            arrows=tuple(self.arrows),
             meanings={**_CHECKS, **{rule.id: rule.help for rule in RULES.values()}},
         )

@@ -28,8 +28,8 @@ from parentage.verify.gates.policy import Gate, Rules
 from parentage.verify.gates.reasons import ORDER, Reason, of_finding
 from parentage.verify.gates.report import GateReport, PolicyDigests
 from parentage.verify.report import Report
-from parentage.verify.showing import Level, Problem
-from parentage.verify.verdict import Verdict
+from parentage.verify.showing import Arrow, Level, Problem
+from parentage.verify.verdict import NAMES, Verdict
 
 Parents = Sequence[tuple[str | None, Path]]
 
@@ -99,6 +99,7 @@ def _decided(
         policies=PolicyDigests(gate=gate.sha256, trust=gate.believed.sha256),
         report=report,
         card=card,
+        arrows=_arrows(facts),
         not_checked=list(report.not_checked),
     )
     reasons = [of_finding(one, report.verdict) for one in report.findings]
@@ -136,6 +137,21 @@ def _unsigned(release: Path) -> Gathered | None:
             return gather_unsigned(files)
     except FileSetError:
         return None
+
+
+def _arrows(facts: Facts) -> list[Arrow]:
+    """Return the steps of the recipe as arrows, with the rung that each reached."""
+    if facts.lineage is None:
+        return []
+    reached = {step.id: f", {NAMES[step.rung]}" for step in facts.report.steps}
+    names = {parent.id: f"parent {parent.id}" for parent in facts.lineage.parents}
+    found: list[Arrow] = []
+    last = ""
+    for step in facts.lineage.recipe.steps:
+        op = str(step.__struct_config__.tag)
+        last = names[step.id] = f"{step.id}: {op}{reached.get(step.id, '')}"
+        found += [Arrow(names[name], last) for name in step.inputs]
+    return [*found, Arrow(last, "this release")] if last else []
 
 
 def _card(release: Path, gate: Gate, rules: Rules) -> CardReport | None:
