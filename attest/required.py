@@ -63,10 +63,11 @@ class Met(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 def required(believed: Believed, wanted: Wanted, claims: Sequence[Claim]) -> list[Met]:
     """Return how far each demand of the policy is met."""
-    return [_met(demand, believed, wanted, claims) for demand in believed.demands]
+    return [met(demand, believed, wanted, claims) for demand in believed.demands]
 
 
-def _met(demand: Demand, believed: Believed, wanted: Wanted, claims: Iterable[Claim]) -> Met:
+def met(demand: Demand, believed: Believed, wanted: Wanted, claims: Iterable[Claim]) -> Met:
+    """Return how far one demand is met."""
     kind, words, why_not = _KINDS[type(demand)]
     role = Role(demand.by)
     needed = believed.threshold(role)

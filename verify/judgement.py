@@ -76,7 +76,7 @@ def judge(
         now,
         strangers=strangers,
     )
-    judged = Judged(stands, required(believed, _wanted(signature, found), claims.opened))
+    judged = Judged(stands, required(believed, wanted_of(signature, found), claims.opened))
     judged.findings += _publishers(believed, signature, found, claims.opened)
     judged.findings += [of_problem(problem) for problem in stands.problems]
     judged.findings += [_of_demand(met) for met in judged.required if not met.met]
@@ -119,7 +119,8 @@ def _signed_at(signature: Opened, lineage: Opened) -> datetime | None:
     return max(times) if len(times) == 2 else None
 
 
-def _wanted(signature: Opened, found: Found) -> Wanted:
+def wanted_of(signature: Opened, found: Found) -> Wanted:
+    """Return the release that statements must be about."""
     return Wanted(
         lineage=sha256(found.opened.payload),
         subjects=found.opened.statement.subjects,

@@ -13,6 +13,7 @@ _GATES: Final = {
     "explain": "say what a gate's file demands, and what every check is about",
     "upload": "may this release be published?",
     "download": "may what was downloaded be used?",
+    "benchmark": "may these scores be shown as this release's?",
 }
 
 

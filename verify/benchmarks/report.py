@@ -45,6 +45,7 @@ class BenchReport(msgspec.Struct, kw_only=True, rename="camel"):
         verdict, exit_code: the decision.
         results: the file, as it was named.
         results_sha256: of its bytes.
+        policy_sha256, gate_sha256: of the trust policy and of the gate's rules, where a gate was asked.
         release: that the scores are said to be of.
         root: weights root by digest profile, where the release verified.
         binding: the strongest that counts; empty: none does.
@@ -61,6 +62,8 @@ class BenchReport(msgspec.Struct, kw_only=True, rename="camel"):
     exit_code: int = 4
     results: str = ""
     results_sha256: str = ""
+    policy_sha256: str = ""
+    gate_sha256: str = ""
     release: str = ""
     root: dict[str, str] = {}
     binding: str = ""

@@ -4,6 +4,7 @@
     trust: trust.yaml
     upload: {level: recompute, rung: A, licences: {deny: [cc-by-nc-4.0]}}
     download: {level: integrity, card: {all: warning}}
+    benchmark: {binding: observed, lineage: exact}
 
 What is left out has its strictest value. Paths are relative to the file.
 """
@@ -23,6 +24,7 @@ from parentage.attest.roles import Believed
 from parentage.attest.trusted_root import TrustedRoot
 from parentage.manifest.errors import PolicyError, RecipeError, UsageError
 from parentage.manifest.wire import Glob, Hex, Wire
+from parentage.verify.benchmarks.rules import BenchmarkRules
 from parentage.verify.cards.levels import WORDS, rule_id
 from parentage.verify.showing import Level
 
@@ -153,6 +155,7 @@ class GatePolicy(Wire, frozen=True, kw_only=True):
         lock: the lock file, which need not exist; None: nothing is remembered.
         upload: of a release that is to be published.
         download: of a release that is to be used.
+        benchmark: of scores that are to be shown.
     """
 
     version: Literal["0.1"]
@@ -160,6 +163,7 @@ class GatePolicy(Wire, frozen=True, kw_only=True):
     lock: Text | None = None
     upload: Rules | None = None
     download: Rules | None = None
+    benchmark: BenchmarkRules | None = None
 
     def gates(self) -> dict[str, Rules]:
         """Return the gates that the file has rules for."""
@@ -186,6 +190,29 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     def lock(self) -> Path | None:
         """The lock file."""
         return None if self.policy.lock is None else self.path.parent / self.policy.lock
+
+    def board(self) -> BenchmarkRules:
+        """Return what is demanded of benchmark scores.
+
+        Raises:
+            PolicyError: the file says nothing of them, or nobody may sign any.
+        """
+        found, trust = self.policy.benchmark, self.believed.policy
+        if found is None:
+            raise PolicyError(
+                "this file says nothing of benchmarks",
+                where=str(self.path),
+                expected="benchmark: {binding: observed, lineage: exact}",
+                hint=_INIT,
+            )
+        if trust is None or trust.roles.evaluator is None:
+            raise PolicyError(
+                "scores are demanded of evaluators, and the trust policy has none",
+                where=f"{self.path}: benchmark",
+                expected=f"roles: {{evaluator: {{any: […]}}}} in {self.policy.trust}",
+                hint="parentage trust init --evaluator lab.pub",
+            )
+        return found
 
     def rules(self, gate: Literal["upload", "download"]) -> Rules:
         """Return what one gate demands.

@@ -33,6 +33,13 @@ download:                  # parentage gate download FOLDER --gate FILE
   status: any
   licences: {unknown: ignore}
   card: {all: warning}     # `all` is every rule that is not named
+benchmark:                 # parentage gate benchmark RESULTS --release FOLDER --gate FILE
+  binding: observed        # weakest that counts: asserted, observed, replayed
+  lineage: exact           # exact, witnessed, in-cell (recomputed), declared, signed
+  isolated: false          # true: observed runs must have been cut off from the network
+  pinned: true             # tasks must name a commit of their data set, or a hash of their documents
+  tasks: []                # such as [{id: arc_easy, dataset: allenai/ai2_arc, metrics: [acc]}]; empty: any
+  replay: {samples: 16, maxTolerance: "0.05"}   # when a replay counts
 """
 
 

@@ -1,0 +1,324 @@
+"""A gate asked about scores: one release, one results file, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from commandline import Run, ok
+from worlds import MERGE, World
+
+from parentage import Demands, KeySigner, PrivateKey
+from parentage.attest import bundle
+from parentage.attest.bundle import CLAIMS
+from parentage.attest.statement import parse_statement
+from parentage.attest.statements import benchmark
+from parentage.attest.statements.benchmark import Benchmark, Replayed, Spread
+from parentage.attest.statements.shared import Digest, sha256
+from parentage.attest.trust import TrustedKeys
+from parentage.verify.attesting import Verifier, attest
+
+RESULTS = Path(__file__).parent.parent / "verify" / "results"
+LM_EVAL = RESULTS / "lm-eval-0.4.13.json"
+SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
+TRUST = """
+version: "0.1"
+roles:
+  publisher: {any: [{key: owner.pub}]}
+  evaluator: {any: [{key: lab.pub}, {key: other.pub}]}
+  verifier: {any: [{key: judge.pub}]}
+"""
+GATE = 'version: "0.1"\ntrust: trust.yaml\nbenchmark: {binding: asserted, lineage: exact%s}\n'
+PEOPLE = ("owner", "lab", "other", "judge", "stranger")
+
+
+class Board:
+    """A release whose scores `lab` signed and whose recipe `judge` recomputed, and a gate."""
+
+    def __init__(self, root: Path, run: Run) -> None:
+        self.root, self.run = root, run
+        self.release, self.results = root / "merged", root / "results.json"
+
+    def gate(self, rest: str = "", trust: str = TRUST, whole: str = "") -> None:
+        (self.root / "gate.yaml").write_text(whole or GATE % rest)
+        (self.root / "trust.yaml").write_text(trust)
+
+    def ask(self, *more: object, results: Path | None = None) -> tuple[int, Any]:
+        code, out, _ = self.run("gate", "benchmark", results or self.results, "--release", self.release,
+                                "--gate", self.root / "gate.yaml", "--device", "cpu", "--json", *more)  # fmt: skip
+        return code, json.loads(out)
+
+    def codes(self, *more: object, code: int, results: Path | None = None) -> set[str]:
+        """Return the codes of what decided, with the exit code that was expected."""
+        found, report = self.ask(*more, results=results)
+        assert found == code, report
+        return {one["code"] for one in report["findings"] if one["refutes"] or one["denies"]}
+
+    def key(self, name: str) -> PrivateKey:
+        return PrivateKey.load(self.root / f"{name}.key", None)
+
+    def lines(self, kind: str) -> list[bytes]:
+        return [line for line in (self.release / CLAIMS).read_bytes().splitlines(keepends=True)
+                if parse_statement(bundle.parse(line, "t").payload, "t").predicate_type == kind]  # fmt: skip
+
+    def without(self, kind: str) -> None:
+        gone = self.lines(kind)
+        kept = [x for x in (self.release / CLAIMS).read_bytes().splitlines(keepends=True) if x not in gone]  # fmt: skip
+        (self.release / CLAIMS).write_bytes(b"".join(kept))
+
+    def said(self) -> tuple[str, tuple[Any, ...], Benchmark]:
+        payload = bundle.parse(self.lines(benchmark.TYPE)[0], "t").payload
+        subjects, found = benchmark.parse(parse_statement(payload, "t"), "t")
+        return sha256(payload), subjects, found
+
+    def say(self, by: str, change: Callable[[Benchmark], Benchmark] | None = None) -> None:
+        """Sign the lab's statement again, as somebody else or changed."""
+        _, subjects, found = self.said()
+        made = benchmark.build(Digest(sha256=subjects[0].sha256), subjects[1:], change(found) if change else found)  # fmt: skip
+        with (self.release / CLAIMS).open("ab") as file:
+            file.write(bundle.build(made, KeySigner(self.key(by))) + b"\n")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("board")
+    world = World(root)
+    world.merge()
+    keys = {name: PrivateKey.generate() for name in PEOPLE} | {"owner": world.key}
+    for name, key in keys.items():
+        (root / f"{name}.pub").write_bytes(key.public.pem)
+        (root / f"{name}.key").write_bytes(key.to_pem(None))
+    shutil.copy(LM_EVAL, root / "results.json")
+    judge = Verifier(signer=KeySigner(keys["judge"]), trust=TrustedKeys((keys["judge"].public,)))
+    done = attest(root / "merged", judge, trust=world.trust, parents=[("a", root / "a"), ("b", root / "b")],
+                  demands=Demands(device="cpu"))  # fmt: skip
+    with (root / "merged" / CLAIMS).open("ab") as file:
+        file.write(b"".join(done.fit))
+    return root
+
+
+@pytest.fixture
+def board(finished: Path, tmp_path: Path, run: Run) -> Board:
+    shutil.copytree(finished, tmp_path / "w")
+    found = Board(tmp_path / "w", run)
+    found.gate()
+    ok(run("bench", "attach", found.release, found.results, "--key", found.root / "lab.key",
+           "--publisher", found.root / "owner.pub"))  # fmt: skip
+    return found
+
+
+def test_scores_that_hold_are_let_through(board: Board) -> None:
+    code, report = board.ask()
+    assert (code, report["verdict"], report["binding"]) == (0, "verified", "asserted"), report
+    assert "exact, by key" in report["lineage"]
+    assert report["scores"][0]["value"] == "0.3125"
+    jsonschema.validate(report, json.loads((SCHEMAS / "bench-v0.1.json").read_text()))
+
+
+def test_a_lineage_nobody_vouches_for(board: Board) -> None:
+    board.without("https://parentage.dev/recompute/v0.1")
+    assert board.ask()[0] == 0  # the summary says it, too
+    board.without("https://slsa.dev/verification_summary/v1")
+    assert board.codes(code=5) == {"lineage-not-known"}
+    code, report = board.ask("--parent", board.root / "a", "--parent", board.root / "b")
+    assert (code, report["lineage"][:15]) == (0, "recomputed here")
+
+
+@pytest.mark.parametrize(("word", "code"), [("declared", 0), ("signed", 0), ("exact", 5)])
+def test_how_strong_a_lineage_must_be(board: Board, word: str, code: int) -> None:
+    board.without("https://parentage.dev/recompute/v0.1")
+    board.without("https://slsa.dev/verification_summary/v1")
+    board.gate(whole=GATE.replace("exact", word) % "")
+    assert board.ask()[0] == code
+
+
+def test_a_recompute_by_nobody_of_the_policy_is_no_lineage(board: Board) -> None:
+    board.gate(trust=TRUST.replace("judge.pub", "stranger.pub"))
+    assert board.codes(code=5) == {"lineage-not-known"}
+
+
+def test_a_results_file_that_was_edited(board: Board) -> None:
+    board.results.write_text(LM_EVAL.read_text().replace("0.3125", "0.9125"))
+    assert board.codes(code=1) == {"score-differs", "benchmark-unsigned"}
+
+
+def test_a_results_file_that_nobody_signed(board: Board) -> None:
+    other = RESULTS / "inspect_ai-0.3.285.json"
+    assert board.codes(code=3, results=other) == {"benchmark-unsigned", "dataset-not-pinned"}
+
+
+@pytest.mark.parametrize(("by", "code", "reason"), [
+    ("stranger", 3, "benchmark-unsigned"), ("owner", 5, "statement-not-counted"),
+    ("judge", 5, "statement-not-counted")])  # fmt: skip
+def test_who_may_say_it(board: Board, by: str, code: int, reason: str) -> None:
+    board.say(by)
+    lines = (board.release / CLAIMS).read_bytes().splitlines(keepends=True)
+    lab = board.lines(benchmark.TYPE)[0]
+    (board.release / CLAIMS).write_bytes(b"".join(x for x in lines if x != lab))
+    assert board.codes(code=code) == {reason}
+
+
+def test_several_evaluators_can_be_demanded(board: Board) -> None:
+    board.gate(trust=TRUST.replace("{key: other.pub}]}", "{key: other.pub}], threshold: 2}"))
+    assert board.codes(code=5) == {"statement-not-counted"}
+    board.say("lab", lambda s: msgspec.structs.replace(s, statement="again"))
+    assert board.codes(code=5) == {"statement-not-counted"}
+    board.say("other", lambda s: msgspec.structs.replace(s, statement="me, too"))
+    assert board.ask()[0] == 0
+
+
+def test_a_binding_too_weak(board: Board) -> None:
+    board.gate(whole=GATE.replace("asserted", "observed") % "")
+    assert board.codes(code=5) == {"binding-too-weak"}
+
+
+@pytest.mark.parametrize(("rest", "reasons"), [
+    (", tasks: [{id: arc_easy}]", {"task-not-listed"}),
+    (", tasks: [{id: 'tiny_*', dataset: cais/mmlu}]", {"task-differs"}),
+    (", tasks: [{id: 'tiny_*', dataset: json, version: '1.0', metrics: [acc]}]", set()),
+    (", tasks: [{id: 'tiny_*', taskHash: 'abc'}]", {"task-differs"}),
+    (", maxAge: 1h", set()),
+])  # fmt: skip
+def test_the_board_lists_tasks(board: Board, rest: str, reasons: set[str]) -> None:
+    board.gate(rest)
+    assert board.codes(code=5 if reasons else 0) == reasons
+
+
+def test_data_that_is_not_pinned(board: Board) -> None:
+    said = json.loads(LM_EVAL.read_text())
+    said["task_hashes"] = {}
+    board.results.write_text(json.dumps(said))
+    ok(board.run("bench", "attach", board.release, board.results, "--key", board.root / "lab.key",
+                 "--publisher", board.root / "owner.pub"))  # fmt: skip
+    assert board.codes(code=5) == {"dataset-not-pinned"}
+    board.gate(", pinned: false")
+    assert board.ask()[0] == 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda s: msgspec.structs.replace(s, created="2020-01-01T00:00:00Z"),
+    lambda s: msgspec.structs.replace(s, created="2999-01-01T00:00:00Z"),
+    lambda s: msgspec.structs.replace(s, scores=(msgspec.structs.replace(s.scores[0], value="0.99"),)),
+    lambda s: msgspec.structs.replace(s, harness=benchmark.Harness(name="mine")),
+])  # fmt: skip
+def test_a_statement_that_does_not_hold(board: Board, change: Any) -> None:
+    """Old, of the future, or of other scores than the file that it names."""
+    board.gate(", maxAge: 30d")
+    board.say("other", change)
+    lines = (board.release / CLAIMS).read_bytes().splitlines(keepends=True)
+    lab = board.lines(benchmark.TYPE)[0]
+    (board.release / CLAIMS).write_bytes(b"".join(x for x in lines if x != lab))
+    assert board.codes(code=5) == {"statement-not-counted"}
+
+
+@pytest.mark.parametrize(("isolation", "code"), [("environment", 5), ("unshare", 0)])
+def test_a_run_with_a_network(board: Board, isolation: str, code: int) -> None:
+    board.gate(whole=GATE.replace("asserted", "observed") % ", isolated: true")
+    seen = benchmark.Observed(
+        argv=("lm_eval",), isolation=isolation,  # type: ignore[arg-type]
+        environment=benchmark.Environment(platform="Linux", executable="1" * 64),
+    )  # fmt: skip
+    board.say("lab", lambda s: msgspec.structs.replace(s, binding="observed", observed=seen))
+    assert board.codes(code=code) == ({"binding-too-weak"} if code else set())
+
+
+def test_a_withdrawn_release(board: Board) -> None:
+    ok(board.run("withdraw", board.release, "--reason", "security", "--key", board.root / "owner.key"))  # fmt: skip
+    assert board.codes(code=5) == {"release-withdrawn"}
+
+
+def test_all_reasons_at_once(board: Board) -> None:
+    weights = board.release / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    board.without("https://parentage.dev/recompute/v0.1")
+    board.without("https://slsa.dev/verification_summary/v1")
+    board.gate(whole=GATE.replace("asserted", "replayed") % ", tasks: [{id: arc}]")
+    assert board.codes(code=1) == {
+        "tensor-digest",
+        "lineage-not-known",
+        "binding-too-weak",
+        "task-not-listed",
+    }
+
+
+def test_scores_of_other_weights_moved_here(board: Board) -> None:
+    """The attack that no harness can tell: the same results file, beside other weights."""
+    world = World.__new__(World)
+    world.root, world.key = board.root, board.key("owner")
+    world.trust = TrustedKeys((world.key.public,))
+    line = board.lines(benchmark.TYPE)[0]
+    board.release = world.merge("swapped", {**MERGE, "params": {"weights": ["0.5", "0.5"], "normalize": True}})  # fmt: skip
+    board.gate(whole=GATE.replace("exact", "declared") % "")
+    assert board.codes(code=3) == {"benchmark-unsigned"}
+    with (board.release / CLAIMS).open("ab") as file:
+        file.write(line)
+    assert board.codes(code=1) == {"weights-differ", "statement-not-counted"}
+
+
+def replayed(**changes: Any) -> Replayed:
+    found = Replayed(
+        claim=Digest(sha256="1" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0", most="0.00001",
+        tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
+        same_weights=Spread(reruns=3, median="0", most="0.00001"),
+    )  # fmt: skip
+    return msgspec.structs.replace(found, **changes)
+
+
+@pytest.mark.parametrize(("by", "changes", "code", "reasons"), [
+    ("judge", {}, 0, set()),
+    ("other", {}, 0, set()),
+    ("owner", {}, 5, {"binding-too-weak"}),
+    ("judge", {"claim": Digest(sha256="1" * 64)}, 5, {"binding-too-weak"}),
+    ("judge", {"requests": 15}, 5, {"binding-too-weak"}),
+    ("judge", {"tolerance": "0.06"}, 5, {"binding-too-weak"}),
+    ("judge", {"agrees": False, "most": "0.5"}, 1, {"replay-differs", "binding-too-weak"}),
+    ("owner", {"agrees": False, "most": "0.5"}, 5, {"binding-too-weak"}),
+])  # fmt: skip
+def test_which_replays_count(board: Board, by: str, changes: Any, code: int, reasons: set[str]) -> None:  # fmt: skip
+    board.gate(whole=GATE.replace("asserted", "replayed") % "")
+    claim = board.said()[0]
+    board.say(by, lambda s: msgspec.structs.replace(s, binding="replayed", replayed=replayed(**{"claim": Digest(sha256=claim), **changes})))  # fmt: skip
+    assert board.codes(code=code) == reasons
+
+
+def test_statements_of_another_file(board: Board) -> None:
+    line = board.lines(benchmark.TYPE)[0]
+    board.without(benchmark.TYPE)
+    assert board.codes(code=3) == {"benchmark-unsigned"}
+    (board.root / "said.jsonl").write_bytes(b"not a bundle\n" + line)
+    assert board.ask("--statement", board.root / "said.jsonl")[0] == 0
+
+
+@pytest.mark.parametrize(("whole", "trust", "what"), [
+    ('version: "0.1"\ntrust: trust.yaml\ndownload: {}\n', TRUST, "says nothing of benchmarks"),
+    (GATE % "", TRUST.replace("evaluator", "witness"), "has none"),
+    (GATE % ", binding: observed", TRUST, "YAML"),
+    (GATE % ", strict: true", TRUST, "unknown field"),
+])  # fmt: skip
+def test_rules_that_are_none(board: Board, whole: str, trust: str, what: str) -> None:
+    board.gate(whole=whole, trust=trust)
+    code, report = board.ask()
+    assert code == 2
+    assert what in json.dumps(report)
+
+
+def test_every_format_shows_it(board: Board, tmp_path: Path) -> None:
+    board.results.write_text(LM_EVAL.read_text().replace("0.3125", "0.9125"))
+    outputs = [f"{name}={tmp_path / name}" for name in ("sarif", "junit", "markdown", "github")]
+    code, _ = board.ask(*(part for one in outputs for part in ("--output", one)))
+    assert code == 1
+    sarif = json.loads((tmp_path / "sarif").read_text())
+    assert "score-differs" in json.dumps(sarif)
+    assert all((tmp_path / name).stat().st_size for name in ("junit", "markdown", "github"))
+
+
+def test_nan_is_an_error_in_every_format(board: Board) -> None:
+    board.results.write_text(LM_EVAL.read_text().replace("0.3125", "NaN"))
+    code, report = board.ask()
+    assert (code, report["error"]["code"]) == (1, "json")
