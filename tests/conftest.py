@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import early  # noqa: F401  (before torch)
 import pytest
 from hubs import hub
 from hypothesis import settings
@@ -13,9 +14,6 @@ from sigstore_rig import Rig, require_node
 from worlds import World
 
 __all__ = ["hub"]  # a fixture, for all
-
-# What tests start (peers above all, installed without byte code) is compiled once, not by each process.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The same examples for everyone, however slow the machine; PARENTAGE_EXPLORE=1 looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)

@@ -122,8 +122,8 @@ def usable(version: str) -> list[str]:
     ]
 
 
-def merge_all(version: str, models: Path, names: list[str], threads: int) -> None:
-    """Run the real mergekit on cases, in one interpreter."""
+def jobs_of(version: str, models: Path, names: list[str], threads: int) -> list[dict[str, Any]]:
+    """Write the configs of cases, and return what the real mergekit is to do with them."""
     jobs = []
     for name in names:
         config = models / f"{name}-{version}.yml"
@@ -131,7 +131,12 @@ def merge_all(version: str, models: Path, names: list[str], threads: int) -> Non
         seed = None if name.endswith("-unseeded") else SEED
         out = models / f"out-{name}-{version}"
         jobs.append({"config": str(config), "out": str(out), "seed": seed, "threads": threads})
-    run_mergekit(version, models, jobs)
+    return jobs
+
+
+def merge_all(version: str, models: Path, names: list[str], threads: int) -> None:
+    """Run the real mergekit on cases, in one interpreter."""
+    run_mergekit(version, models, jobs_of(version, models, names, threads))
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mergekit_cases import SEED
+from mergekit_world import run_mergekit
 from safetensors.torch import save_file
-from siblings import FAMILIES, make_family, merge_all, recomputed, usable
+from siblings import FAMILIES, jobs_of, make_family, recomputed, usable
 from worlds import World
 
 from parentage.manifest.model import open_model
@@ -68,17 +69,40 @@ def produced(step: StepSource, variant: str) -> Tensors:
 # An honest output is never refuted.
 
 
-@pytest.mark.peer
-@pytest.mark.parametrize("version", ["0.1.5", "0.1.4"])
-@pytest.mark.parametrize("label", ["0.1 %", "10 %", "strangers"])
-def test_no_honest_merge_of_mergekit_is_refuted(tmp_path: Path, version: str, label: str) -> None:
-    slow = {"dare_linear-unseeded", "multislerp-base-fp32"}  # benchmarks/soundness.py has them too
-    names = [name for name in usable(version) if name not in slow]
-    models = make_family(tmp_path / "models", FAMILIES[label])
-    merge_all(version, models, names, FAMILIES[label].threads)
+LABELS = ("0.1 %", "10 %", "strangers")
 
+
+def judged(version: str) -> list[str]:
+    slow = {"dare_linear-unseeded", "multislerp-base-fp32"}  # benchmarks/soundness.py has them too
+    return [name for name in usable(version) if name not in slow]
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    return {label: make_family(root / label, FAMILIES[label]) for label in LABELS}
+
+
+@pytest.fixture(scope="module", params=["0.1.5", "0.1.4"])
+def version(
+    request: pytest.FixtureRequest, families: dict[str, Path], tmp_path_factory: Any
+) -> str:
+    """A version of mergekit, which has merged all families in one interpreter."""
+    jobs = []
+    for label, models in families.items():
+        jobs += jobs_of(request.param, models, judged(request.param), FAMILIES[label].threads)
+    run_mergekit(request.param, tmp_path_factory.mktemp("jobs"), jobs)
+    return str(request.param)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("label", LABELS)
+def test_no_honest_merge_of_mergekit_is_refuted(
+    version: str, label: str, families: dict[str, Path]
+) -> None:
+    models = families[label]
     rungs: dict[str, set[str]] = {}
-    for name in names:
+    for name in judged(version):
         config, out = models / f"{name}-{version}.yml", models / f"out-{name}-{version}"
         found = recomputed(models, config, out, f"mk-{version}", SEED)
         rungs[name] = {str(result.rung) for result in found}
