@@ -69,6 +69,30 @@ def test_what_is_refused_is_not_remembered(run: Run, place: Path) -> None:
     assert not Path("parentage.lock").exists()
 
 
+def test_a_status_that_is_demanded_and_there(run: Run, place: Path, world: World) -> None:
+    Path("gate.yaml").write_text(
+        Path("gate.yaml")
+        .read_text()
+        .replace("status: any\n  licences", "status: current\n  licences")
+    )
+    Path("release.key").write_bytes(world.key.to_pem(None))
+    Path("release.key").chmod(0o600)
+    ok(run("affirm", "merged", "--key", "release.key"))
+    document = json.loads(ok(run("gate", "download", "merged", "--gate", "gate.yaml", "--json")))
+
+    assert document["report"]["standing"]["state"] == "current"
+
+
+def test_whoever_is_trusted_must_be_at_hand(run: Run, place: Path) -> None:
+    Path("trust.yaml").write_text(
+        f'version: "0.1"\nroles: {{publisher: {{any: [{{keySha256: "{"0" * 64}"}}]}}}}\n'
+    )
+    code, out, _ = run("gate", "download", "merged", "--gate", "gate.yaml", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "policy")
+    Path("trust.yaml").write_text('version: "0.1"\nroles: {publisher: {any: []}}\n')
+    assert run("gate", "download", "merged", "--gate", "gate.yaml", "--exit-zero")[0] == 2
+
+
 def test_an_upload_says_all_reasons_in_every_format(run: Run, place: Path) -> None:
     names = ("json", "sarif", "junit", "markdown", "gitlab", "human")
     outputs = [f"--output={name}=out.{name}" for name in names]

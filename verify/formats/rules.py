@@ -11,7 +11,8 @@ from parentage.manifest.errors import ParentageError
 from parentage.verify.formats.grouping import Group
 from parentage.verify.showing import Shown
 
-DOCS: Final = "https://parentage.dev/docs/gates"
+#: Where the codes and formats are written down, in this repository.
+DOCS: Final = "docs/gates.md"
 #: Codes of findings. Errors met on the way are known by their classes, gate checks and card rules by theirs.
 MEANINGS: Final = {
     "benchmark-unsigned": "No statement is about this results file",

@@ -59,7 +59,7 @@ def _rule(shown: Shown, code: str, level: Level) -> dict[str, Any]:
         "id": code,
         "shortDescription": {"text": known},
         "fullDescription": {"text": known},
-        "help": {"text": f"{known}. {DOCS}"},
+        "help": {"text": f"{known.rstrip('.')}. See {DOCS}."},
         "defaultConfiguration": {"level": level.value},
         "properties": {"tags": ["provenance", "security"]},
     }

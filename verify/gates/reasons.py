@@ -33,6 +33,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         expected, found: the two values.
         next: the command or the change that helps.
         file, line: of the text that a rule of the card is about.
+        minor: a note that is less than a warning.
     """
 
     code: str
@@ -44,6 +45,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     next: str = ""
     file: str = ""
     line: int = 0
+    minor: bool = False
 
     @property
     def refuses(self) -> bool:
@@ -52,9 +54,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     def problem(self) -> Problem:
         """Return it as formats show it."""
+        mild = Level.NOTE if self.minor else Level.WARNING
         return Problem(
             code=self.code,
-            level=Level.ERROR if self.refuses else Level.WARNING,
+            level=Level.ERROR if self.refuses else mild,
             message=self.message,
             where=self.where,
             expected=self.expected,

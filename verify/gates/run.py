@@ -179,4 +179,5 @@ def _of_card(problem: Problem) -> Reason:
         next=problem.next,
         file=problem.file,
         line=problem.line,
+        minor=problem.level is Level.NOTE,
     )
