@@ -138,7 +138,6 @@ def propose(api: HfApi, work: Path, name: str) -> bool:
     operations = [CommitOperationAdd(str(path.relative_to(folder)), path) for path in files]
     made = api.create_commit(REPO, operations, commit_message=f"the {name} weights", create_pr=True)
     command = ["gate", "upload", f"hf://{REPO}@{made.oid}", f"--gate={work / 'gate.yaml'}"]
-    command += [f"--key={work / 'release.pub'}"]
     command += [f"--parent={parent}={work / parent}" for parent in PARENTS]
     print(f"Pull request {made.pr_num}, with the {name} weights:", flush=True)
     code = ended(command)

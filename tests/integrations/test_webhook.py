@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hub_rig import LocalHub
+from hubs import outside
 from huggingface_hub import CommitOperationAdd, HfApi, WebhookPayload
 
 SCRIPT = Path(__file__).parents[2] / "integrations" / "webhook" / "recheck.py"
@@ -130,3 +131,23 @@ def test_a_server_without_a_secret_does_not_start(tmp_path: Path) -> None:
         timeout=30,
     )
     assert (done.returncode, "WEBHOOK_SECRET" in done.stderr) == (2, True)
+
+
+def test_a_job_ends_with_the_gates_answer_and_leaves_its_report(
+    hub: LocalHub, workspace: Path, programs: Path
+) -> None:
+    hub.put_folder(REPO, workspace / "right")
+    hub.put(REPO, {"model.safetensors": workspace / "nex" / "model.safetensors"})
+    for event, code in zip(hub.events[-2:], (0, 1), strict=True):
+        done = subprocess.run(
+            [sys.executable, SCRIPT, "job", "--gate", "gate.yaml", "--reports", "."],
+            cwd=workspace,
+            env=outside(hub, PATH=str(programs), WEBHOOK_PAYLOAD=json.dumps(event)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        report = workspace / f"acme-model-{event['updatedRefs'][0]['newSha']}.json"
+        assert json.loads(report.read_bytes())["exitCode"] == code
