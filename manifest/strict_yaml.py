@@ -43,6 +43,15 @@ class _Strict(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="alias not allowed")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        """Refuse half a character, which nobody can write down again."""
+        value: str = super().construct_scalar(node)
+        if _is_broken(value):
+            raise yaml.MarkedYAMLError(
+                problem=f"half a character: {value!r}", problem_mark=node.start_mark
+            )
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  (PyYAML's signature)
         """Refuse duplicate keys, which PyYAML lets the last one win."""
         seen: set[Hashable] = set()
@@ -55,6 +64,11 @@ class _Strict(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _is_broken(text: str) -> bool:
+    """Say whether a text has half of a surrogate pair in it."""
+    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def parse_yaml(data: bytes, *, where: str) -> object:
@@ -216,7 +230,7 @@ class _Builder:
         if event.tag is not None or event.anchor is not None:
             raise self._bad("tag or anchor not allowed", event, str(event.tag or event.anchor))
         text: str = event.value
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        if _is_broken(text):
             raise self._bad("half a character", event, text)
         return _WORDS.get(text, text) if event.implicit[0] else text
 

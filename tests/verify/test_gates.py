@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from worlds import MERGE, World, training
 
 import parentage
@@ -32,7 +34,7 @@ from parentage.manifest.strict_yaml import parse_yaml
 from parentage.verify.gates.checks import CHECKS, recipe
 from parentage.verify.gates.checks.origin import passes
 from parentage.verify.gates.facts import Facts
-from parentage.verify.gates.policy import Gate, load, parse
+from parentage.verify.gates.policy import Gate, GatePolicy, load, parse
 from parentage.verify.gates.reasons import ORDER, strongest
 from parentage.verify.gates.report import GateReport
 from parentage.verify.gates.run import run_download, run_upload
@@ -275,6 +277,7 @@ FILES: dict[str, tuple[dict[str, Callable[[], bytes]], str, str]] = {
     "code under another name": ({"lib": lambda: b"\x7fELF\x02"}, "remote-code", "code"),
     "a config that asks for code": (
         {"config.json": lambda: b'{"a": [{"auto\\u005fmap": {"AutoModel": "x.Y"}}]}'}, "remote-code", "code"),
+    "a deep config": ({"deep/config.json": lambda: b'{"a":' * 900 + b'{"auto_map": 1}' + b"}" * 900}, "remote-code", "code"),
     "a config that nobody can read": ({"tokenizer_config.json": lambda: b'{"a": NaN}'}, "remote-code", "code"),
     "other weights": ({"sub/model.safetensors": lambda: b"x"}, "weights-unverified", "otherWeights"),
     "other weights of another format": ({"model.GGUF": lambda: b"x"}, "weights-unverified", "otherWeights"),
@@ -453,6 +456,7 @@ def test_attested_recomputes_need_a_trust_policy_that_asks_for_them(place: Place
     [
         ({}, "missing required field"),
         ({"version": "0.2", "trust": "t"}, "Invalid enum value"),
+        ({"version": "0.1", "trust": "\ud800"}, "not valid YAML"),
         ({"version": "0.1", "trust": "t", "uplod": {}}, "unknown field `uplod`"),
         ({"version": "0.1", "trust": "t", "upload": {"level": "none"}}, "Invalid enum value"),
         ({"version": "0.1", "trust": "t", "upload": {"files": {"maxBytes": 0}}}, ">= 1"),
@@ -481,6 +485,31 @@ def test_attested_recomputes_need_a_trust_policy_that_asks_for_them(place: Place
 def test_rules_that_are_none(document: dict[str, Any], said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         parse(json.dumps(document).encode(), where="gate.yaml")
+
+
+_KEYS = st.sampled_from(
+    ["version", "trust", "upload", "download", "card", "parents", "deny", "root", "files", "level"]
+)
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["0.1", "fail", "error"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=64) | _VALUES.map(lambda value: json.dumps(value).encode()))
+def test_any_text_is_rules_or_a_named_error(data: bytes) -> None:
+    found: object
+    try:
+        found = parse(data, where="gate.yaml")
+    except PolicyError as error:
+        found = error
+    assert isinstance(found, GatePolicy) or str(found)
 
 
 def test_the_schema_and_the_first_file() -> None:

@@ -110,10 +110,17 @@ def _asks_for_code(files: FileSet, name: str) -> bool | None:
     return _names_code(document)
 
 
-def _names_code(value: Any) -> bool:  # noqa: ANN401  (JSON)
-    if isinstance(value, dict):
-        return "auto_map" in value or any(map(_names_code, value.values()))
-    return isinstance(value, list) and any(map(_names_code, value))
+def _names_code(document: Any) -> bool:  # noqa: ANN401  (JSON)
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if "auto_map" in value:
+                return True
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
 
 
 def _licence(files: FileSet) -> str:
