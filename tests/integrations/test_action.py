@@ -103,7 +103,7 @@ def told(workspace: Path) -> dict[str, str]:
 
 
 def test_what_holds_is_let_in(runner: Runner, told: dict[str, str]) -> None:
-    done = runner.run(DECIDE, target="right", sarif_file="parentage.sarif", **told)
+    done = runner.run(DECIDE, mode="download", target="right", sarif_file="parentage.sarif", **told)
     assert (done.code, done.outputs["verdict"], done.outputs["exit-code"]) == (0, "verified", "0")
     report = json.loads(Path(done.outputs["report-path"]).read_bytes())
     assert report["verdict"] == "verified"

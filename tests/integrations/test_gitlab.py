@@ -56,12 +56,12 @@ def run(workspace: Path, programs: Path, **inputs: str) -> int:
 def test_a_release_that_does_not_hold_fails_the_job_with_its_reports(
     workspace: Path, programs: Path
 ) -> None:
-    code = run(workspace, programs, target="wrong", keys="release.pub", parents="nex\nqwen\n")
-    assert code == 1
+    code = run(workspace, programs, target="nex", keys="release.pub", parents="qwen\n")
+    assert code == 3
     artifacts = job(target="x")["artifacts"]
     assert artifacts["when"] == "always"
     report = json.loads((workspace / artifacts["paths"][0]).read_bytes())
-    assert report["verdict"] == "refuted"
+    assert report["verdict"] == "unsigned"
     assert json.loads((workspace / artifacts["reports"]["codequality"]).read_bytes())
     suite = ET.fromstring((workspace / artifacts["reports"]["junit"]).read_text())  # noqa: S314
     assert suite.tag == "testsuites"
