@@ -45,7 +45,8 @@ def with_list(card: Card, key: str, values: Sequence[str]) -> Card:
         if value not in current:
             card = _with_item(card, key, value)
     for index in reversed(range(len(current))):
-        if current[index] not in values:
+        # Twice in the list, and once in what it should be: the first one stays.
+        if current[:index].count(current[index]) >= values.count(current[index]):
             card = _without_item(card, key, index)
     return card
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parentage.cli.formatting import FormatChoice, format_options, placed
+from parentage.cli.places import SOURCE, Given, at_hand
 from parentage.cli.shared import FILE, emit, json_option
 from parentage.cli.trusting import TrustChoice, trust_options
 
@@ -38,12 +39,13 @@ Examples:
   parentage card check ./rio
   parentage card check ./rio --rule C05=error --rule C10=ignore
   parentage card check ./rio --key release.pub --signed-card signed.md
+  parentage card check hf://acme/rio --policy trust.yaml
 
 \b
 Exit codes: 0 no error, 1 the card contradicts the manifest, 2 usage, 3 no manifest,
 4 the card can't be read, 5 an error of a rule that contradicts nothing (C05, C10, C12).""",
 )
-@click.argument("folder", type=_FOLDER)
+@click.argument("source", type=SOURCE)
 @click.option(
     "--rule",
     "rules",
@@ -60,23 +62,30 @@ Exit codes: 0 no error, 1 the card contradicts the manifest, 2 usage, 3 no manif
 @trust_options
 @format_options
 def check(
-    folder: Path,
+    source: Given,
     weights: bool,
     rules: tuple[str, ...],
     signed_card: Path | None,
     trusted: TrustChoice,
     formatted: FormatChoice,
 ) -> int:
-    """Compare the card of FOLDER with its manifest by the rules C01 to C13."""
+    """Compare the card of SOURCE, a folder or hf://org/name@revision, with its manifest by the rules C01 to C13."""
+    from parentage.manifest.errors import UsageError
     from parentage.verify.cards.check import check as check_card
     from parentage.verify.cards.levels import parse_levels
 
+    folder, tags = _fetched(source, quiet=formatted.quiet)
+    here = isinstance(source, Path)
+    if weights and not here:
+        raise UsageError("weights are not fetched for a card", hint=f"parentage verify {source}")
     report = check_card(
         folder,
         trust=_trust(trusted),
         levels=parse_levels(rules),
         signed_card=signed_card,
-        weights=weights,
+        hub_tags=tags,
+        weights=weights if here else None,
+        name=str(source),
     )
     return formatted.show(placed(report.shown("card check"), folder, "README.md"))
 
@@ -184,6 +193,16 @@ def explain(rule: str | None, as_json: bool) -> int:
             exit_code = 1 if one.contradicts else 5
             click.echo(f"  as an error: exit code {exit_code}")
     return 0
+
+
+def _fetched(source: Given, *, quiet: bool) -> tuple[Path, tuple[str, ...] | None]:
+    """Return a folder with the card and what it is held against, and the Hub's tags, where it is on one."""
+    if isinstance(source, Path):
+        return source, None
+    from parentage.verify.sources.hub import resolve
+
+    repo = resolve(source)
+    return at_hand(repo.place, "card", quiet=quiet), repo.tags
 
 
 def _trust(trusted: TrustChoice) -> Trust | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parentage.verify.sources.spool import Choice
 
 Given = Path | HubPlace
-Part = Literal["everything", "weights", "claims", "said"]
+Part = Literal["everything", "weights", "claims", "card", "said"]
 
 
 class _Source(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3 only

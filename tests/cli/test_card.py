@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
 import pytest
 from cards import TRUE, card, draft
 from commandline import Run, ok
+from hub_rig import LocalHub
 
 from parentage.verify.cards.rules import RULES
 
@@ -97,8 +99,6 @@ def test_sync_checks_writes_and_is_done(run: Run, tmp_path: Path) -> None:
 def test_sync_of_a_signed_release_says_what_it_breaks(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     golden = Path(__file__).parents[1] / "vectors" / "honest-linear" / "release"
     shutil.copytree(golden, tmp_path / "rio")
 
@@ -107,3 +107,25 @@ def test_sync_of_a_signed_release_says_what_it_breaks(
     assert code == 0
     assert "the signature holds no more" in err
     assert f"next: parentage declare {tmp_path / 'rio'}" in err
+
+
+def test_a_card_on_a_hub_is_checked_with_the_hubs_tags_and_without_weights(
+    run: Run, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARENTAGE_CACHE", str(tmp_path / "cache"))
+    golden = Path(__file__).parents[1] / "vectors" / "honest-linear" / "release"
+    shutil.copytree(golden, tmp_path / "rio")
+    card(
+        tmp_path / "rio",
+        'base_model: [a/b, c/d]\nbase_model_relation: merge\ntags: ["base_model:finetune:a/b"]\n',
+    )
+    hub.put_folder("acme/rio", tmp_path / "rio")
+
+    report = json.loads(ok(run("card", "check", "hf://acme/rio", "--json")))
+
+    assert ("C13", "note") in {(p["code"], p["level"]) for p in report["problems"]}
+    assert "C09" not in {p["code"] for p in report["problems"]}
+    assert any("not fetched" in text for text in report["notChecked"])
+    assert list((tmp_path / "cache").rglob("README.md"))
+    assert not list((tmp_path / "cache").rglob("model.safetensors*"))
+    assert run("card", "check", "hf://acme/rio", "--weights")[0] == 2

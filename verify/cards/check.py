@@ -40,7 +40,7 @@ def check(
     levels: Mapping[str, Level | None] | None = None,
     signed_card: Path | None = None,
     hub_tags: Sequence[str] | None = None,
-    weights: bool = False,
+    weights: bool | None = False,
     name: str = "",
 ) -> CardReport:
     """Compare a release's card and the files beside it with its manifest.
@@ -51,7 +51,7 @@ def check(
         levels: by rule id, other than the rules' own; None: the rule is not looked at.
         signed_card: a copy of the card that was signed, to say what changed since.
         hub_tags: that the Hub gives the repository.
-        weights: whether to read and digest the weights, too.
+        weights: whether to read and digest the weights, too; None: they are not here.
         name: of the release, for messages; its path by default.
 
     Raises:

@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         record: digests of the signed card's parts, where the signature holds them.
         signed_card: the signed card itself, where it was given.
         hub_tags: that the Hub gives the repository; None: nobody asked.
-        weights: whether to read the weights, too.
+        weights: whether to read the weights, too; None: they are not here.
         not_checked: sentences; rules add to it.
     """
 
@@ -67,7 +67,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     record: Digests | None = None
     signed_card: Card | None = None
     hub_tags: Sequence[str] | None = None
-    weights: bool = False
+    weights: bool | None = False
     not_checked: list[str] = msgspec.field(default_factory=list)
 
     def skip(self, sentence: str) -> None:

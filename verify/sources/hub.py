@@ -56,6 +56,7 @@ class Repo(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         asked: as it was asked for: perhaps at a branch, which may point elsewhere by now.
         commit: 40 hex digits.
         endpoint: of the Hub.
+        tags: that the Hub gives it: the card's, and what it makes of the card.
         moved_from: "org/name" that the Hub redirected from; empty: it did not.
         web: what it is read through; counts requests and bytes.
         targets: where files lie, for as long as those addresses hold.
@@ -67,6 +68,7 @@ class Repo(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     endpoint: str
     moved_from: str
     web: Web
+    tags: tuple[str, ...] = ()
     targets: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -151,7 +153,13 @@ def resolve(place: HubPlace, *, waiting: Patience | None = None) -> Repo:
         endpoint=at,
         moved_from=place.repo if found.repo != place.repo else "",
         web=web,
+        tags=_tags(document),
     )
+
+
+def _tags(document: Any) -> tuple[str, ...]:  # noqa: ANN401  (JSON)
+    said = document.get("tags")
+    return tuple(tag for tag in said if isinstance(tag, str)) if isinstance(said, list) else ()
 
 
 def listing(repo: Repo) -> dict[str, Listed]:

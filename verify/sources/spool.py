@@ -18,6 +18,7 @@ from parentage.manifest.errors import FileSetError, HubNotFoundError
 from parentage.manifest.files import open_one
 from parentage.manifest.hashing import Expecting, Progress
 from parentage.manifest.model import INDEX_SUFFIX, PICKLED, READERS, read_index
+from parentage.manifest.table import LEAVES
 from parentage.verify.sources import hub
 from parentage.verify.sources.cached import folder_of
 from parentage.verify.sources.fetching import fetch, settle
@@ -45,6 +46,13 @@ def said(found: Listing, _: Path) -> Iterable[str]:
 def claims(found: Listing, folder: Path) -> Iterable[str]:
     """Choose what claims are verified with."""
     return {*said(found, folder), *(name for name in found if name.startswith(_OURS))}
+
+
+def card(found: Listing, folder: Path) -> Iterable[str]:
+    """Choose the model card, what it is held against, and no weights."""
+    beside = {"README.md", "mergekit_config.yml", "adapter_config.json", "config.json"}
+    scores = {name for name in found if name.startswith(".eval_results/")}
+    return {*claims(found, folder), *scores, *(beside & found.keys())} - {LEAVES}
 
 
 def weights(found: Listing, folder: Path) -> Iterable[str]:

@@ -172,6 +172,10 @@ def test_twice_is_once_and_the_rest_is_unchanged(
     [
         ("base_model: NEX-agi/Nex-N2-Pro\n", "NEX-agi/Nex-N2-Pro"),
         ("base_model:\n- Qwen/Qwen3.5-397B-A17B # first\n- wrong/one\n", "Qwen/Qwen3.5-397B-A17B"),
+        (
+            "base_model:\n- Qwen/Qwen3.5-397B-A17B\n- Qwen/Qwen3.5-397B-A17B\n",
+            "Qwen/Qwen3.5-397B-A17B",
+        ),
     ],
 )
 def test_the_authors_spelling_and_order_of_parents_stay(said: str, keeps: str) -> None:

@@ -13,7 +13,7 @@ from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.hashing import hash_model
 from parentage.manifest.header import MAX_HEADER
 from parentage.manifest.model import model_of
-from parentage.manifest.table import TENSORS
+from parentage.manifest.table import TENSORS, FileLine
 from parentage.verify.cards import lfs
 from parentage.verify.cards.evidence import Evidence, Hit
 from parentage.verify.showing import Level
@@ -102,39 +102,40 @@ def weights_changed(evidence: Evidence) -> Iterator[Hit]:
     if not lines:
         evidence.skip("weights: there is no tensor table")
         return
+    if evidence.weights is None:
+        evidence.skip("the weights, which were not fetched: parentage verify --level remote")
+        return
     present = evidence.folder.sizes(lines)
     for name, line in lines.items():
-        if name not in present:
-            yield _weights("a weights file of the manifest is missing", name, line.sha256, "absent")
-        elif (pointer := lfs.in_place(evidence.folder, name, present[name])) is not None:
-            evidence.skip(f"{name}: a Git LFS pointer lies in its place (git lfs pull)")
-            if pointer.sha256 != line.sha256:
-                yield _weights(
-                    "a weights file's Git LFS pointer is of another file",
-                    name,
-                    f"sha256 {line.sha256}",
-                    f"sha256 {pointer.sha256}",
-                )
-        elif present[name] != line.size:
-            yield _weights(
-                "a weights file is not of the size that the manifest says",
-                name,
-                f"{line.size:,} bytes",
-                f"{present[name]:,} bytes",
-            )
-        elif name.endswith(".safetensors"):
-            with evidence.folder.open(name) as files:
-                header = _header(files, name)
-            if header != line.header:
-                yield _weights(
-                    "a weights file's header is not the manifest's", name, line.header, header
-                )
+        yield from _of_file(evidence, line, present.get(name))
     if evidence.weights:
         yield from _bytes(evidence)
         return
     evidence.skip(
         "bytes of the weights: only sizes and headers were compared (--weights reads them)"
     )
+
+
+def _of_file(evidence: Evidence, line: FileLine, size: int | None) -> Iterator[Hit]:
+    """Compare one weights file, or the pointer in its place, with its line of the tensor table."""
+    name = line.file
+    if size is None:
+        yield _weights("a weights file of the manifest is missing", name, line.sha256, "absent")
+    elif (pointer := lfs.in_place(evidence.folder, name, size)) is not None:
+        evidence.skip(f"{name}: a Git LFS pointer lies in its place (git lfs pull)")
+        if pointer.sha256 != line.sha256:
+            message = "a weights file's Git LFS pointer is of another file"
+            yield _weights(message, name, f"sha256 {line.sha256}", f"sha256 {pointer.sha256}")
+    elif size != line.size:
+        message = "a weights file is not of the size that the manifest says"
+        yield _weights(message, name, f"{line.size:,} bytes", f"{size:,} bytes")
+    elif name.endswith(".safetensors"):
+        with evidence.folder.open(name) as files:
+            header = _header(files, name)
+        if header != line.header:
+            yield _weights(
+                "a weights file's header is not the manifest's", name, line.header, header
+            )
 
 
 def _bytes(evidence: Evidence) -> Iterator[Hit]:
