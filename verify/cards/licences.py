@@ -58,6 +58,11 @@ def class_of(expression: str) -> int | None:
     return min((rank for rank in ranks if rank is not None), default=None)
 
 
+def listed(rank: int) -> tuple[str, ...]:
+    """Return the licences of a class, as the Hub or SPDX writes them, in small letters."""
+    return tuple(_LISTED[rank].split())
+
+
 def same(one: str, other: str) -> bool:
     """Say whether two texts name one licence."""
     return _name(one) == _name(other)
