@@ -29,6 +29,7 @@ each() { # OPTION LINES: give an option once for every line
 each --parent "$PARENTAGE_PARENTS"
 each --key "$PARENTAGE_KEYS"
 if [[ -n $PARENTAGE_RELEASE ]]; then arguments+=("--release=$PARENTAGE_RELEASE"); fi
+if [[ -n $PARENTAGE_SAMPLES ]]; then arguments+=("--samples-file=$PARENTAGE_SAMPLES"); fi
 if [[ -n $PARENTAGE_DEVICE ]]; then arguments+=("--device=$PARENTAGE_DEVICE"); fi
 if [[ -n $PARENTAGE_SARIF ]]; then arguments+=("--output=sarif=$PARENTAGE_SARIF"); fi
 if [[ -n $PARENTAGE_JUNIT ]]; then arguments+=("--output=junit=$PARENTAGE_JUNIT"); fi

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from parentage.cli.gate_benchmark import command as gate_benchmark
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_s3cret"  # noqa: S105
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -162,6 +164,30 @@ def test_modes_that_are_none(runner: Runner, mode: str) -> None:
     assert (done.code, done.outputs) == (2, {})
     assert done.commands == ["::error title=parentage::mode: upload, download or benchmark"]
     assert not list(runner.workspace.parent.rglob("pwned"))
+
+
+def test_what_the_gate_is_asked(runner: Runner) -> None:
+    program = runner.temp / "parentage" / "bin" / "parentage"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    done = runner.run(
+        DECIDE,
+        mode="benchmark",
+        target="results.json",
+        release="rio",
+        samples_file="samples.jsonl",
+        keys="a.pub\r\n\nb c.pub",
+        junit_file="junit.xml",
+        device="cuda",
+    )
+    assert (done.code, done.outputs["exit-code"]) == (0, "0")
+    asked = [line for line in done.out.splitlines()[1:-2] if not line.startswith("--output")]
+    assert asked == [
+        *("gate", "benchmark", "--gate=gate.yaml", "--key=a.pub", "--key=b c.pub"),
+        *("--release=rio", "--samples-file=samples.jsonl", "--device=cuda", "--", "results.json"),
+    ]
+    assert "--output=junit=junit.xml" in done.out
+    known = {option for parameter in gate_benchmark.params for option in parameter.opts}
+    assert {line.partition("=")[0] for line in asked[2:-2]} | {"--output", "--parent"} <= known
 
 
 def test_what_is_printed_is_no_command(runner: Runner) -> None:
