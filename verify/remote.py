@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -62,7 +63,12 @@ class Slices(msgspec.Struct, frozen=True):
 
 
 def verify_remote(
-    place: HubPlace, *, trust: Trust, demands: Demands | None = None, slices: Slices | None = None
+    place: HubPlace,
+    *,
+    trust: Trust,
+    demands: Demands | None = None,
+    slices: Slices | None = None,
+    told: Callable[[FileSet, Claimed], None] | None = None,
 ) -> Report:
     """Check a repository at one commit, and return the report; disagreements are findings.
 
@@ -71,6 +77,7 @@ def verify_remote(
         trust: the publisher's keys, or a policy.
         demands: time, memory and ancestors; its level is taken to be "remote".
         slices: of the weights; None: no part of them is read.
+        told: shown what was signed, and the files, whatever came of comparing them.
 
     Raises:
         HubError: a subclass names what is in the way.
@@ -83,13 +90,18 @@ def verify_remote(
     # what can be had without the weights; (6) to (8) can't be.
     with deciding(state):
         try:
-            _examine(state, files, slices or Slices())
+            _examine(state, files, slices or Slices(), told)
         finally:
             state.report.remote = _cost(repo, files, state.report.remote)
     return state.report
 
 
-def _examine(state: State, files: FileSet, wanted: Slices) -> None:
+def _examine(
+    state: State,
+    files: FileSet,
+    wanted: Slices,
+    told: Callable[[FileSet, Claimed], None] | None,
+) -> None:
     report = state.report
     claimed = open_claimed(state, files, leaves=False)
     checked = integrity.check_files(Model(files, {}, {}), claimed.oms)
@@ -100,6 +112,8 @@ def _examine(state: State, files: FileSet, wanted: Slices) -> None:
     integrity.compare_files(checked, claimed.oms, _digests(files))
     # Before headers are read, so that what stands against the files is said whatever they hold.
     state.findings += checked.findings
+    if told is not None:
+        told(files, claimed)
     state.findings += _compare_tensors(model_of(files), claimed, checked.coverage)
     report.remote = _slices(state, claimed, files, wanted)
     follow_kin(state, claimed, state.demands.ancestors)

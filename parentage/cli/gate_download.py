@@ -23,6 +23,4 @@ Exit codes, the strongest reason's: 1 refuted, 3 unsigned, 5 denied by the rules
 @gate_options
 def command(release: Given, gate: GateChoice, formatted: FormatChoice) -> int:
     """Say whether RELEASE, as it was downloaded, may be used: all reasons at once."""
-    from parentage.verify.gates.run import run_download
-
-    return gate.ask(release, run_download, formatted, "gate download")
+    return gate.ask(release, "download", formatted)

@@ -23,6 +23,4 @@ Exit codes, the strongest reason's: 1 refuted, 3 unsigned, 5 denied by the rules
 @gate_options
 def command(release: Given, gate: GateChoice, formatted: FormatChoice) -> int:
     """Say whether RELEASE may be published: all reasons at once."""
-    from parentage.verify.gates.run import run_upload
-
-    return gate.ask(release, run_upload, formatted, "gate upload")
+    return gate.ask(release, "upload", formatted)

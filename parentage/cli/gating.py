@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
@@ -22,12 +22,13 @@ from parentage.cli.places import (
 )
 from parentage.cli.shared import FILE, device_option, progress, threads_option
 from parentage.cli.trusting import load_root, trusted_root_option
+from parentage.verify.sources.place import HubPlace
 
 if TYPE_CHECKING:
     from parentage.verify.gates.policy import Gate
     from parentage.verify.gates.report import GateReport
-    from parentage.verify.gates.run import Parents
 
+Name = Literal["upload", "download"]
 gate_option = click.option(
     "--gate", "gate_file", type=FILE, required=True, help="The gate's rules (YAML)."
 )
@@ -71,36 +72,33 @@ class GateChoice(msgspec.Struct, frozen=True, kw_only=True):
         keys = tuple(map(PublicKey.load, self.keys))
         return load(self.gate_file, keys, load_root(self.trusted_root))
 
-    def ask(
-        self, release: Given, ask: Callable[..., GateReport], formatted: FormatChoice, label: str
-    ) -> int:
+    def ask(self, release: Given, name: Name, formatted: FormatChoice) -> int:
         """Ask a gate, show what it says, and return the exit code."""
         from parentage.attest.bundle import MODEL_SIG
 
-        report, folder = self.asked(self.load(), release, ask, label, quiet=formatted.quiet)
-        shown = placed(report.shown(), folder, "README.md", MODEL_SIG, self.gate_file)
+        report, folder = self.asked(self.load(), release, name, quiet=formatted.quiet)
+        near = ("README.md", MODEL_SIG) if folder is not None else ()
+        shown = placed(report.shown(), folder or Path(), *near, self.gate_file)
         return formatted.show(shown)
 
     def asked(
-        self,
-        gate: Gate,
-        release: Given,
-        ask: Callable[..., GateReport],
-        label: str,
-        *,
-        quiet: bool,
-    ) -> tuple[GateReport, Path]:
+        self, gate: Gate, release: Given, name: Name, *, quiet: bool
+    ) -> tuple[GateReport, Path | None]:
         """Ask a gate, keep what its lock file is to remember, and return where the release lies, too."""
         from parentage.verify.demands import Demands
+        from parentage.verify.gates.run import run
 
-        parents: Parents = loose_parents(self.parents, quiet=quiet)
+        parents = loose_parents(self.parents, quiet=quiet)
         locked = LockChoice(lock=gate.lock)
         remembered = locked.remembered(release)
-        folder = at_hand(release, quiet=quiet)
-        with progress(label, quiet=quiet, reads=[folder, *(path for _, path in parents)]) as bar:
-            report = ask(
-                folder,
+        remote = isinstance(release, HubPlace) and gate.rules(name).level == "remote"
+        folder = None if remote else at_hand(release, quiet=quiet)
+        reads = [] if folder is None else [folder, *(path for _, path in parents)]
+        with progress(f"gate {name}", quiet=quiet, reads=reads) as bar:
+            report = run(
+                folder or release,
                 gate,
+                name,
                 parents=parents,
                 demands=Demands(
                     device=self.device,

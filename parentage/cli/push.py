@@ -48,7 +48,6 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
         return self._gated(self.gate_file, quiet=quiet)
 
     def _gated(self, gate_file: Path, *, quiet: bool) -> Checked:
-        from parentage.verify.gates.run import run_upload
         from parentage.verify.publishing import Checked
 
         choice = GateChoice(
@@ -61,7 +60,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
             threads=self.threads,
         )
         gate = choice.load()
-        found, _ = choice.asked(gate, self.folder, run_upload, "gate upload", quiet=quiet)
+        found, _ = choice.asked(gate, self.folder, "upload", quiet=quiet)
         return Checked(found, found.report, gate.believed)
 
     def _verified(self, *, quiet: bool) -> Checked:

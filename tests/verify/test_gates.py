@@ -37,7 +37,7 @@ from parentage.verify.gates.facts import Facts
 from parentage.verify.gates.policy import Gate, GatePolicy, load, parse
 from parentage.verify.gates.reasons import ORDER, strongest
 from parentage.verify.gates.report import GateReport
-from parentage.verify.gates.run import run_download, run_upload
+from parentage.verify.gates.run import run
 from parentage.verify.gates.text import text_of
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
@@ -45,6 +45,14 @@ SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
 CARD = "---\nbase_model: [a, b]\nbase_model_relation: merge\nlicense: mit\n---\n# merged\n"
 TRUST = 'version: "0.1"\nroles: {publisher: {any: [{key: release.pub}]}}\nstatus: {onMissing: ignore}\nparents: {unsigned: ignore}\n'
 QUIET = {"card": {"all": "ignore"}, "licences": {"unknown": "ignore"}}
+
+
+def run_upload(release: Path, gate: Gate, **more: Any) -> GateReport:
+    return run(release, gate, "upload", **more)
+
+
+def run_download(release: Path, gate: Gate, **more: Any) -> GateReport:
+    return run(release, gate, "download", **more)
 
 
 class Place:
@@ -379,7 +387,7 @@ def test_somebody_else_signed(place: Place) -> None:
     report = place.integrity(folder)
 
     assert (report.verdict, refusals(report)) == (Verdict.REFUTED, {"signature"})
-    assert "the card: there is no manifest to hold it against" in report.not_checked
+    assert "the card: there is no manifest for it" in report.not_checked
 
 
 def test_a_card_that_lies(place: Place) -> None:

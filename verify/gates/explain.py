@@ -43,8 +43,13 @@ def explained(rules: Rules | None = None) -> list[Explained]:
 def demanded(rules: Rules) -> str:
     """Return the verification that a gate demands, in words."""
     recompute = f"every step recomputed to rung {rules.rung}" if rules.level == "recompute" else ""
+    compared = (
+        "signature, whole files, tensors" if rules.whole_files else "signature, files, tensors"
+    )
+    if rules.level == "remote":
+        compared = f"signature, what a Hub declares, headers, {rules.slices} slices; no download"
     parts = [
-        "signature, files, tensors" if not rules.whole_files else "signature, whole files, tensors",
+        compared,
         recompute,
         "recomputes by verifiers, as the trust policy demands" if rules.attested else "",
     ]

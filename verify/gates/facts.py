@@ -6,21 +6,23 @@ from typing import Any, Final
 
 import msgspec
 
-from parentage.attest import oms
 from parentage.attest.bundle import CLAIMS, MODEL_SIG
 from parentage.attest.coverage import DEFAULT_IGNORES, is_ignored
 from parentage.manifest import canonical
 from parentage.manifest.card import MAX_CARD, README, read_card
 from parentage.manifest.errors import MalformedError
-from parentage.manifest.files import FileSet
+from parentage.manifest.files import FileSet, OpenFile
 from parentage.manifest.lineage import Lineage
-from parentage.verify.examination import Seen
+from parentage.verify.claimed import Claimed
 from parentage.verify.gates.policy import Rules
 from parentage.verify.report import Report
+from parentage.verify.sources.remote_files import RemoteFile
 
 #: Bytes at the start of a file that are looked at.
 HEAD: Final = 1024
 _MAX_CONFIG: Final = 4 << 20
+#: Files whose beginnings are asked of a Hub.
+_MOST_REQUESTS: Final = 256
 
 
 class FileFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         files: by name; None: the folder could not be opened.
         lineage: as signed; None: no signature verified.
         licence: that the card gives the release; empty: none.
+        unread: files whose beginnings were not read.
     """
 
     rules: Rules
@@ -57,6 +60,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileFact] | None
     lineage: Lineage | None
     licence: str
+    unread: int = 0
 
 
 class Gathered(msgspec.Struct, frozen=True):
@@ -65,12 +69,17 @@ class Gathered(msgspec.Struct, frozen=True):
     files: dict[str, FileFact]
     lineage: Lineage | None
     licence: str
+    unread: int
 
 
-def gather(seen: Seen) -> Gathered:
-    """Look at the files of a release whose signature verified."""
-    own = frozenset(oms.parse(seen.signature.statement).ignore_paths) - frozenset(DEFAULT_IGNORES)
-    return _gathered(seen.files, frozenset(seen.model.headers), own, seen.lineage)
+def gather(files: FileSet, claimed: Claimed) -> Gathered:
+    """Look at the files of a release whose signature verified.
+
+    Raises:
+        HubError: they are on a Hub, and a subclass names what is in the way.
+    """
+    own = frozenset(claimed.oms.ignore_paths) - frozenset(DEFAULT_IGNORES)
+    return _gathered(files, frozenset(claimed.table.files), own, claimed.found.lineage)
 
 
 def gather_unsigned(files: FileSet) -> Gathered:
@@ -81,22 +90,29 @@ def gather_unsigned(files: FileSet) -> Gathered:
 def _gathered(
     files: FileSet, weights: frozenset[str], ignores: frozenset[str], lineage: Lineage | None
 ) -> Gathered:
-    found = {
-        name: FileFact(
+    found: dict[str, FileFact] = {}
+    asked = unread = 0
+    for name, file in sorted(files.files.items()):
+        if name in {MODEL_SIG, CLAIMS}:
+            continue
+        # Weights were read by their format; on a Hub, every other beginning is a request.
+        reads = name not in weights
+        if reads and isinstance(file, RemoteFile):
+            asked += 1
+            reads = asked <= _MOST_REQUESTS
+            unread += not reads
+        found[name] = FileFact(
             size=file.size,
-            head=file.read_at(0, min(HEAD, file.size)),
+            head=file.read_at(0, min(HEAD, file.size)) if reads else b"",
             is_weights=name in weights,
             is_ignored=is_ignored(name, ignores),
-            asks_for_code=_asks_for_code(files, name),
+            asks_for_code=_asks_for_code(file) if reads else False,
         )
-        for name, file in files.files.items()
-        if name not in {MODEL_SIG, CLAIMS}
-    }
-    return Gathered(found, lineage, _licence(files))
+    return Gathered(found, lineage, _licence(files), unread)
 
 
-def _asks_for_code(files: FileSet, name: str) -> bool | None:
-    file = files.files[name]
+def _asks_for_code(file: OpenFile) -> bool | None:
+    name = file.name
     if not name.endswith(("config.json", "model_index.json")):
         return False
     if file.size > _MAX_CONFIG:

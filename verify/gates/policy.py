@@ -99,7 +99,8 @@ class Rules(Wire, frozen=True, kw_only=True):
     """What a gate demands of a release.
 
     Attributes:
-        level: the recipe too, or signature and digests only.
+        level: the recipe too; signature and digests only; or what can be had from a Hub without a download.
+        slices: chunks of 1 MiB that "remote" reads of the weights.
         rung: weakest that counts.
         whole_files: SHA-256 of weights files too.
         declared: kinds of steps that can't be recomputed and are taken at their word.
@@ -115,7 +116,8 @@ class Rules(Wire, frozen=True, kw_only=True):
         card: levels of the card's rules, by id or slug; "all" is every other.
     """
 
-    level: Literal["recompute", "integrity"] = "recompute"
+    level: Literal["recompute", "integrity", "remote"] = "recompute"
+    slices: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
     rung: Literal["A", "B", "C"] = "A"
     whole_files: bool = False
     declared: tuple[Literal["training", "opaque"], ...] = ()

@@ -27,74 +27,90 @@ from parentage.verify.gates.facts import Facts, Gathered, gather, gather_unsigne
 from parentage.verify.gates.policy import Gate, Rules
 from parentage.verify.gates.reasons import ORDER, Reason, of_finding
 from parentage.verify.gates.report import GateReport, PolicyDigests
+from parentage.verify.remote import Slices, verify_remote
 from parentage.verify.report import Report
 from parentage.verify.showing import Arrow, Level, Problem
+from parentage.verify.sources.place import HubPlace
 from parentage.verify.verdict import NAMES, Verdict
 
 Parents = Sequence[tuple[str | None, Path]]
 
 
-def run_upload(
-    release: Path, gate: Gate, *, parents: Parents = (), demands: Demands | None = None
+def run(
+    release: Path | HubPlace,
+    gate: Gate,
+    name: Literal["upload", "download"],
+    *,
+    parents: Parents = (),
+    demands: Demands | None = None,
 ) -> GateReport:
-    """Say whether a release may be published.
+    """Say whether a release may be published, or used.
 
     Args:
-        release: its folder.
-        gate: whose file has an `upload`.
+        release: its folder; a place where the gate demands the level "remote".
+        gate: whose file has rules for it.
+        name: of the gate.
         parents: (id or None, folder or file) of declared parents.
         demands: device, threads, progress and what is remembered; the gate sets level and rung.
 
     Raises:
-        UsageError: a path does not exist, or the gate's file says nothing of uploads.
-        CannotRunError: an extra or a device is missing.
+        UsageError: a path does not exist, a place at another level than "remote" or a folder at it, or the
+            gate's file says nothing of such a gate.
+        CannotRunError: an extra, a device or a Hub is missing.
     """
-    return _run(release, gate, "upload", parents, demands or Demands())
-
-
-def run_download(
-    release: Path, gate: Gate, *, parents: Parents = (), demands: Demands | None = None
-) -> GateReport:
-    """Say whether a release that was downloaded may be used; as `run_upload`, by `download`."""
-    return _run(release, gate, "download", parents, demands or Demands())
-
-
-def _run(
-    release: Path,
-    gate: Gate,
-    name: Literal["upload", "download"],
-    parents: Parents,
-    demands: Demands,
-) -> GateReport:
     rules = gate.rules(name)
+    wanted = msgspec.structs.replace(
+        demands or Demands(),
+        level=rules.level,
+        rung=rules.rung,
+        whole_files=rules.whole_files,
+        fetch_parents=rules.parents.fetch,
+    )
+    gathered: list[Gathered] = []
+    card = None
+    if isinstance(release, HubPlace) and rules.level == "remote":
+        report = verify_remote(
+            release,
+            trust=gate.believed,
+            demands=wanted,
+            slices=Slices(rules.slices),
+            told=lambda files, claimed: gathered.append(gather(files, claimed)),
+        )
+        seen = gathered[0] if gathered else None
+    elif isinstance(release, Path) and rules.level != "remote":
+        report = _verified(release, gate, wanted, parents, gathered)
+        seen = gathered[0] if gathered else _unsigned(release)
+        card = _card(release, gate, rules)
+    else:
+        raise UsageError(
+            "level remote is for what is on a Hub, and the others for what is here",
+            where=f"{gate.path}: {name}: level: {rules.level}",
+            expected="hf://org/name@revision" if rules.level == "remote" else "a folder",
+            found=str(release),
+        )
+    return _decided(gate, name, _facts(rules, report, seen), card)
+
+
+def _verified(
+    release: Path, gate: Gate, demands: Demands, parents: Parents, gathered: list[Gathered]
+) -> Report:
     if not release.exists():
         raise UsageError("no such file or folder", where=str(release))
-    gathered: list[Gathered] = []
     report, _ = verify_part(
         release,
         trust=gate.believed,
         parents=parents,
-        demands=msgspec.structs.replace(
-            demands,
-            level=rules.level,
-            rung=rules.rung,
-            whole_files=rules.whole_files,
-            fetch_parents=rules.parents.fetch,
-        ),
-        told=lambda seen: gathered.append(gather(seen)),
+        demands=demands,
+        told=lambda seen: gathered.append(gather(seen.files, seen.claimed)),
     )
-    facts = _facts(release, rules, report, gathered)
-    card = _card(release, gate, rules)
-    return _decided(release, gate, name, facts, card)
+    return report
 
 
-def _decided(
-    release: Path, gate: Gate, name: str, facts: Facts, card: CardReport | None
-) -> GateReport:
+def _decided(gate: Gate, name: str, facts: Facts, card: CardReport | None) -> GateReport:
     report = facts.report
     found = GateReport(
         gate=name,
-        release=str(release),
+        release=report.release,
         checks=[check.code for check in CHECKS],
         policies=PolicyDigests(gate=gate.sha256, trust=gate.believed.sha256),
         report=report,
@@ -108,9 +124,15 @@ def _decided(
         reasons += [_of_card(problem) for problem in card.problems]
         found.not_checked += [f"card: {text}" for text in card.not_checked]
     else:
-        found.not_checked.append("the card: there is no manifest to hold it against")
+        remote = facts.rules.level == "remote"
+        why = "it is held against a folder only" if remote else "there is no manifest for it"
+        found.not_checked.append(f"the card: {why}")
     if facts.files is None:
-        found.not_checked.append("files: the folder can't be opened as a release")
+        found.not_checked.append("names, sizes and beginnings of files: they can't be seen")
+    if facts.unread:
+        found.not_checked.append(
+            f"how {facts.unread:,} files begin: only the first are read from a Hub"
+        )
     found.reasons = sorted(reasons, key=lambda one: ORDER.index(one.verdict))
     # What is unproven is said by the checks, which know what the gate accepts; all else holds as it is.
     explained = report.verdict is Verdict.UNPROVEN and facts.lineage is not None
@@ -119,14 +141,14 @@ def _decided(
     return found
 
 
-def _facts(release: Path, rules: Rules, report: Report, gathered: list[Gathered]) -> Facts:
-    seen = gathered[0] if gathered else _unsigned(release)
+def _facts(rules: Rules, report: Report, seen: Gathered | None) -> Facts:
     return Facts(
         rules=rules,
         report=report,
         files=seen.files if seen is not None else None,
         lineage=seen.lineage if seen is not None else None,
         licence=seen.licence if seen is not None else "",
+        unread=seen.unread if seen is not None else 0,
     )
 
 

@@ -13,7 +13,7 @@ version: "0.1"
 """
 _GATES = """\
 upload:                    # parentage gate upload FOLDER --gate FILE --parent ...
-  level: recompute         # recompute, integrity (signature and digests only)
+  level: recompute         # recompute, integrity (signature and digests), remote (on a Hub, no download)
   rung: A                  # weakest that counts: A exact, B witnessed, C in-cell
   declared: []             # steps that are taken at their word: [training, opaque]
   noRecipe: fail           # ignore, warn, fail: weights without a history (base models)

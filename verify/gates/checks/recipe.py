@@ -15,7 +15,12 @@ def nothing(facts: Facts) -> Iterator[Reason]:
     covered = facts.report.coverage
     if facts.lineage is None:
         return  # no signature verified, which says it all
-    if not 0 < covered.tensors == covered.tensors_checked or not facts.report.root:
+    if facts.rules.level == "remote":
+        seen = facts.report.remote
+        everything = covered.tensors > 0 and covered.files_signed > 0 and seen is not None
+    else:
+        everything = 0 < covered.tensors == covered.tensors_checked
+    if not everything or not facts.report.root:
         yield reason(
             "nothing-checked",
             Verdict.UNPROVEN,
