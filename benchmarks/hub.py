@@ -1,6 +1,6 @@
 """What a release on a Hub costs to check: a local Hub, 94 shards, whole processes.
 
-    python benchmarks/hub.py [--only remote] [--shard-mb 8] [--rounds N]
+    python benchmarks/hub.py [--only remote|pull] [--shard-mb 8] [--rounds N]
 
 The Hub is tests/rigs/hub, in this process; what it counted itself is printed beside what the command says.
 To add a row: a function of `Scene`, and its name in ROWS.
@@ -12,12 +12,14 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "rigs" / "hub"))
 from data import block
 from hub_rig import LocalHub
-from measure import HEAD, Row
+from measure import HEAD, Case, Row
 from run import parentage
 
 from parentage.manifest.tensor import TensorSpec
@@ -35,6 +37,7 @@ from parentage.manifest.writer import write_file, write_index
 SHARDS = 94
 TENSORS = 64  # a shard
 REPO = "bench/rio"
+LARGE = 1 << 30
 
 
 @dataclass
@@ -114,19 +117,74 @@ def _remote(scene: Scene, slices: int) -> Row:
     )
 
 
-ROWS: dict[str, Callable[[Scene], list[Row]]] = {"remote": remote}
+def pull(scene: Scene) -> list[Row]:
+    """Download and verify, beside `hf download` of the same files, in turn; both over HTTP, without Xet."""
+    large = scene.work / "large"
+    release(large, LARGE, shards=1)
+    parentage("sign", str(large), "--observed", "--key", str(scene.key.with_suffix(".key")))
+    scene.hub.put_folder("bench/large", large)
+    many = f"{SHARDS} files of {scene.weights / SHARDS / 1e6:.0f} MB"
+    return [
+        _pull(scene, REPO, many),
+        _pull(scene, "bench/large", f"one file of {LARGE / 1e6:.0f} MB"),
+    ]
 
 
-def release(folder: Path, shard_bytes: int) -> int:
+def _pull(scene: Scene, repo: str, what: str) -> Row:
+    hf = str(Path(sys.executable).with_name("hf"))
+    ours, theirs = scene.work / "ours", scene.work / "theirs"
+    pulling = (sys.executable, "-m", "parentage", "pull", f"hf://{repo}", "--key", str(scene.key))
+    cases = [
+        Case("pull", [*pulling, "-o", str(ours)]),
+        Case("hf download", [hf, "download", repo, "--local-dir", str(theirs)]),
+    ]
+    with patched(scene.environment()):
+        for turn in range(scene.rounds + 1):  # the first round warms up both, and is not counted
+            for case in cases if turn % 2 else reversed(cases):
+                case.run()
+                shutil.rmtree(ours, ignore_errors=True)
+                shutil.rmtree(theirs, ignore_errors=True)
+            if not turn:
+                for case in cases:
+                    case.samples.clear()
+    mine, peer = cases
+    print(f"pull {what}: CPU {mine.cpu:.2f} s, hf download {peer.cpu:.2f} s (medians)")
+    ratio = peer.seconds / mine.seconds
+    return Row(
+        f"pull and verify {what}",
+        f"{mine.seconds:.2f} s",
+        f"hf download {peer.seconds:.2f} s",
+        ratio,
+        ">= 0.9 of its speed",
+        ratio >= 0.9,
+    )
+
+
+@contextmanager
+def patched(environment: Mapping[str, str]) -> Iterator[None]:
+    """Run processes in an environment."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+ROWS: dict[str, Callable[[Scene], list[Row]]] = {"remote": remote, "pull": pull}
+
+
+def release(folder: Path, shard_bytes: int, *, shards: int = SHARDS) -> int:
     """Write shards of bf16 numbers, and return their bytes."""
     folder.mkdir(parents=True)
     base, rows = block(3), max(shard_bytes // TENSORS // 2048, 1)
     plan = {
-        f"model-{s + 1:05}-of-{SHARDS:05}.safetensors": [
+        f"model-{s + 1:05}-of-{shards:05}.safetensors": [
             TensorSpec(f"model.layers.{s}.mlp.experts.{t}.down_proj.weight", "BF16", (rows, 1024))
             for t in range(TENSORS)
         ]
-        for s in range(SHARDS)
+        for s in range(shards)
     }
     nbytes = rows * 2048
     for number, (name, part) in enumerate(plan.items()):

@@ -95,17 +95,27 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def place_folder(source: Path, target: Path) -> None:
-    """Rename a folder of files that are on disk to `target`, which is absent or an empty folder.
+    """Have the disk keep a folder, then rename it to `target`, which is absent or an empty folder.
 
     Raises:
         WriteFailedError: something is there, or the system refuses; nothing was changed.
     """
     with reporting(target):
-        for folder, _, _ in os.walk(source):
+        for folder, _, names in os.walk(source):
+            for name in names:
+                _sync_file(Path(folder) / name)
             _sync_folder(Path(folder))
         source.chmod(0o755)
         source.rename(target)
         _sync_folder(target.absolute().parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -211,6 +211,7 @@ class _Pulling:
             progress=self._demands.progress,
             watch=lambda listed: self._watch(check, listed),
             threads=_STREAMS,
+            durable=False,
         )
         settle(self._came, self._staging)
         files = {name: found.sha256 for name, found in self._came.items() if found.sha256}

@@ -67,6 +67,7 @@ def fetch(
     progress: Progress | None = None,
     watch: Watch | None = None,
     threads: int = 4,
+    durable: bool = True,
 ) -> dict[str, Fetched]:
     """Bring files to `into/<name>.part`; what is there already is hashed and completed, not read again.
 
@@ -78,6 +79,7 @@ def fetch(
         watch: gives sinks for the bytes; what a sink raises stops everything and is raised here. A
             file that is given a proof is compared by that alone.
         threads: files at once.
+        durable: have the disk keep each file before it is given; else whoever places it does.
 
     Returns:
         What came, by name.
@@ -98,7 +100,7 @@ def fetch(
         ThreadPoolExecutor(threads, "hash") as behind,
         ThreadPoolExecutor(threads, "fetch") as pool,
     ):
-        fetcher = _Fetcher(repo, into, progress or (lambda _: None), watch, behind, stop)
+        fetcher = _Fetcher(repo, into, progress or (lambda _: None), watch, behind, stop, durable)
         futures = {pool.submit(fetcher.bring, listed): listed.path for listed in wanted}
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -148,6 +150,7 @@ class _Fetcher(msgspec.Struct, frozen=True):
     watch: Watch | None
     behind: ThreadPoolExecutor
     stop: threading.Event
+    durable: bool
 
     def bring(self, listed: Listed) -> Fetched:
         path = self.into / (listed.path + PART)
@@ -158,8 +161,9 @@ class _Fetcher(msgspec.Struct, frozen=True):
         try:
             there = os.fstat(descriptor).st_size
             content = self._whole(listed, descriptor, there if there <= listed.size else 0)
-            with atomic.reporting(path):
-                os.fsync(descriptor)
+            if self.durable:
+                with atomic.reporting(path):
+                    os.fsync(descriptor)
         except HubContentError:
             path.unlink(missing_ok=True)
             raise
