@@ -83,7 +83,10 @@ def _added(card: Card, lines: list[str]) -> Card:
     first = min(keys, default=card.start)
     indent = text[:first].rpartition("\n")[2].rpartition("\r")[2] if keys else ""
     added = "".join(indent + line + end for line in lines)
-    return _read(text[: card.end] + added + text[card.end :])
+    # Before the empty lines that mergekit leaves at the end.
+    rest = text[card.start : card.end]
+    at = _line_after(text, card.start + len(rest.rstrip())) if rest.strip() else card.end
+    return _read(text[:at] + added + text[at:])
 
 
 def _in_place(card: Card, path: tuple[str | int, ...], yaml: str) -> Card:

@@ -11,6 +11,7 @@ from parentage.cli.formatting import FormatChoice, format_options, placed
 from parentage.cli.places import SOURCE, Given, at_hand
 from parentage.cli.shared import FILE, emit, json_option
 from parentage.cli.trusting import TrustChoice, trust_options
+from parentage.verify.sources.place import HubPlace
 
 if TYPE_CHECKING:
     from parentage.attest.trust import Trust
@@ -84,6 +85,7 @@ def check(
         levels=parse_levels(rules),
         signed_card=signed_card,
         hub_tags=tags,
+        renamed=None if here else _renamed,
         weights=weights if here else None,
         name=str(source),
     )
@@ -203,6 +205,17 @@ def _fetched(source: Given, *, quiet: bool) -> tuple[Path, tuple[str, ...] | Non
 
     repo = resolve(source)
     return at_hand(repo.place, "card", quiet=quiet), repo.tags
+
+
+def _renamed(repo: str) -> str | None:
+    """Ask the Hub where a name leads; a repository that can't be read leads nowhere."""
+    from parentage.manifest.errors import HubError
+    from parentage.verify.sources.hub import resolve
+
+    try:
+        return resolve(HubPlace(repo)).place.repo.lower()
+    except HubError:
+        return None
 
 
 def _trust(trusted: TrustChoice) -> Trust | None:

@@ -129,3 +129,17 @@ def test_a_card_on_a_hub_is_checked_with_the_hubs_tags_and_without_weights(
     assert list((tmp_path / "cache").rglob("README.md"))
     assert not list((tmp_path / "cache").rglob("model.safetensors*"))
     assert run("card", "check", "hf://acme/rio", "--weights")[0] == 2
+
+
+def test_the_hub_is_asked_for_the_new_name_of_a_parent(
+    run: Run, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARENTAGE_CACHE", str(tmp_path / "cache"))
+    card(draft(tmp_path / "rio"), TRUE.replace("nex-agi/Nex-N2-Pro", "nex-agi/renamed"))
+    hub.put_folder("acme/rio", tmp_path / "rio")
+    hub.put("nex-agi/nex-n2-pro", {"a.txt": b"x"})
+    hub.hub.rename("nex-agi/nex-n2-pro", "nex-agi/renamed")
+
+    report = json.loads(run("card", "check", "hf://acme/rio", "--json")[1])
+
+    assert "C02" not in {problem["code"] for problem in report["problems"]}

@@ -19,7 +19,7 @@ from parentage.manifest.card import (
 )
 from parentage.manifest.errors import ParentageError, UsageError, printable
 from parentage.verify.cards.authority import Authority, find_authority
-from parentage.verify.cards.evidence import Evidence, Hit, Rule, milder
+from parentage.verify.cards.evidence import Evidence, Hit, Renamed, Rule, milder
 from parentage.verify.cards.kinds import kinds_of
 from parentage.verify.cards.names import parents_of
 from parentage.verify.cards.report import CardReport
@@ -40,6 +40,7 @@ def check(
     levels: Mapping[str, Level | None] | None = None,
     signed_card: Path | None = None,
     hub_tags: Sequence[str] | None = None,
+    renamed: Renamed | None = None,
     weights: bool | None = False,
     name: str = "",
 ) -> CardReport:
@@ -51,6 +52,7 @@ def check(
         levels: by rule id, other than the rules' own; None: the rule is not looked at.
         signed_card: a copy of the card that was signed, to say what changed since.
         hub_tags: that the Hub gives the repository.
+        renamed: asks a Hub where a name of a repository leads by now.
         weights: whether to read and digest the weights, too; None: they are not here.
         name: of the release, for messages; its path by default.
 
@@ -70,6 +72,7 @@ def check(
         kinds=kinds_of(authority.lineage, is_adapter=folder.has(ADAPTER)),
         parents=parents_of(authority.lineage),
         hub_tags=hub_tags,
+        renamed=renamed,
         weights=weights,
     )
     unread = _read(evidence, signed_card)

@@ -40,6 +40,10 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     at_most: Level = Level.ERROR
 
 
+Renamed = Callable[[str], str | None]
+"""Takes "org/name" and returns the name that it leads to; None: it can't be had."""
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """A release's card, its manifest, and what lies beside them.
 
@@ -53,6 +57,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         record: digests of the signed card's parts, where the signature holds them.
         signed_card: the signed card itself, where it was given.
         hub_tags: that the Hub gives the repository; None: nobody asked.
+        renamed: asks where a name of a repository leads by now; None: nobody to ask.
         weights: whether to read the weights, too; None: they are not here.
         not_checked: sentences; rules add to it.
     """
@@ -67,6 +72,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     record: Digests | None = None
     signed_card: Card | None = None
     hub_tags: Sequence[str] | None = None
+    renamed: Renamed | None = None
     weights: bool | None = False
     not_checked: list[str] = msgspec.field(default_factory=list)
 

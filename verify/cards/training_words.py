@@ -21,9 +21,16 @@ _DONE: Final = re.compile(
     r"|(?<!pre-)(?<!pre )trained|healed|aligned (?:with|using|by|through|via))(?![\w-])",
     re.IGNORECASE,
 )
-_NOUN: Final = re.compile(
-    r"(?<![\w-])(?:post[- ]?training|fine[- ]?tuning|distillation|rlhf|rlaif|rlvr|reinforcement learning"
-    r"|sft|dpo|grpo|ppo|orpo|kto|supervised fine[- ]?tun\w+)(?![\w-])",
+_NAMES: Final = (
+    r"(?:post[- ]?training|fine[- ]?tuning|distillation|rlhf|rlaif|rlvr|reinforcement learning"
+    r"|sft|dpo|grpo|ppo|orpo|kto|training (?:procedure|hyperparameters|details|data|run|recipe))"
+)
+_NOUN: Final = re.compile(rf"(?<![\w-]){_NAMES}(?![\w-])", re.IGNORECASE)
+#: "improved by large-scale reinforcement learning", "underwent extensive post-training".
+_BY: Final = re.compile(
+    r"(?<![\w-])(?:(?:built|improved|enhanced|refined|optimi[sz]ed|boosted|developed|created|made|produced"
+    r"|obtained|adapted|speciali[sz]ed|aligned)\s+(?:[^\s.;]+\s+){0,8}?(?:with|using|through|by|via|after|from)"
+    rf"|underwent|undergone|received)\s+(?:[^\s.;]+\s+){{0,5}}?{_NAMES}(?![\w-])",
     re.IGNORECASE,
 )
 _DENIED: Final = re.compile(
@@ -83,7 +90,12 @@ def training_in(text: str, parents: Sequence[str]) -> Iterator[Said]:
 
 
 def _said(sentence: str, at: int, parents: Sequence[str]) -> Said | None:
-    done = [word for word in _DONE.finditer(sentence) if not _denied(sentence, word.start())]
+    done = [
+        word
+        for pattern in (_DONE, _BY)
+        for word in pattern.finditer(sentence)
+        if not _denied(sentence, word.start()) and _DENIED.search(word[0]) is None
+    ]
     named = [word for word in _NOUN.finditer(sentence) if not _denied(sentence, word.start())]
     if not done and not named:
         return None

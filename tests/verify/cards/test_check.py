@@ -506,3 +506,16 @@ def test_a_link_out_of_the_release_is_not_followed(tmp_path: Path) -> None:
     report = check(tmp_path / "rio")
 
     assert [problem.message for problem in report.problems] == ["link leads out of the release"]
+
+
+def test_a_renamed_parent_is_followed_where_a_hub_is_asked(tmp_path: Path) -> None:
+    card(draft(tmp_path), TRUE.replace("nex-agi/Nex-N2-Pro", "Nex/New-Name"))
+    leads = {"nex-agi/nex-n2-pro": "nex/new-name", "nex/new-name": "nex/new-name"}
+
+    asked = check(tmp_path, renamed=leads.get)
+    alone = check(tmp_path)
+    other = check(tmp_path, renamed=lambda repo: "another/one" if repo == "nex/new-name" else None)
+
+    assert of(asked, "C02") == []
+    assert len(of(alone, "C02")) == len(of(other, "C02")) == 2
+    assert any("renamed" in text for text in alone.not_checked)

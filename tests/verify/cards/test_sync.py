@@ -281,3 +281,63 @@ def test_a_value_in_a_block_is_left_alone() -> None:
         sync("---\nbase_model: |\n  a/b\n---\n")
 
     assert refused.value.hint == "write base_model on one line"
+
+
+#: What mergekit 0.1.5 writes (mergekit/card.py, generate_card).
+MERGEKIT = """\
+---
+base_model:
+- nex-agi/nex-n2-pro
+- qwen/qwen3.5-397b-a17b
+library_name: transformers
+tags:
+- mergekit
+- merge
+
+---
+# rio
+
+This is a merge of pre-trained language models created using [mergekit](https://github.com/cg123/mergekit).
+
+## Merge Details
+### Merge Method
+
+This model was merged using the [Linear](https://arxiv.org/abs/2203.05482) merge method.
+
+### Models Merged
+
+The following models were included in the merge:
+* [nex-agi/nex-n2-pro](https://huggingface.co/nex-agi/nex-n2-pro)
+* [qwen/qwen3.5-397b-a17b](https://huggingface.co/qwen/qwen3.5-397b-a17b)
+
+### Configuration
+
+The following YAML configuration was used to produce this model:
+
+```yaml
+models:
+  - model: nex-agi/nex-n2-pro
+    parameters: {weight: 0.6}
+  - model: qwen/qwen3.5-397b-a17b
+    parameters: {weight: 0.4}
+merge_method: linear
+
+```
+"""
+
+
+def test_mergekits_own_card_lacks_a_relation_and_a_licence(tmp_path: Path) -> None:
+    (draft(tmp_path) / "README.md").write_text(MERGEKIT)
+
+    before = check(tmp_path)
+    (tmp_path / "README.md").write_bytes(plan(tmp_path).after)
+
+    assert [(p.code, p.level.value) for p in before.problems] == [
+        ("C03", "warning"),
+        ("C05", "warning"),
+    ]
+    assert check(tmp_path).problems == []
+    assert (
+        "- parentage\nbase_model_relation: merge\nlicense: apache-2.0\n\n---\n"
+        in (tmp_path / "README.md").read_text()
+    )

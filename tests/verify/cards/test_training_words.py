@@ -25,6 +25,9 @@ def said(text: str) -> list[tuple[str, bool]]:
         ("An instruction-tuned model.", "instruction-tuned"),
         ("It was distilled from a larger teacher.", "distilled"),
         ("It is aligned with RLHF.", "aligned"),
+        ("Its reasoning was improved by large-scale reinforcement learning.", "improved"),
+        ("The model underwent extensive post-training.", "underwent"),
+        ("Obtained from a small base by on-policy distillation.", "Obtained"),
         ("Finetuned with LoRA.", "Finetuned"),
         ("This model\nwas post-trained by us.", "post-trained"),
         ("Nex-N2-Pro and Qwen3.5 were merged, and the result was then fine-tuned.", "fine-tuned"),
@@ -53,6 +56,8 @@ def test_claims(text: str, word: str) -> None:
         "<!-- fine-tuned -->",
         "It constrained the output.",
         "Nothing here.",
+        "Made from two models without fine-tuning.",
+        "This is a merge of pre-trained language models created using [mergekit](https://github.com/cg123/mergekit).",
         "",
     ],
 )
@@ -69,6 +74,8 @@ def test_no_claims(text: str) -> None:
         "A good base for fine-tuning.",
         "Both models were instruction-tuned.",
         "See our work on RLHF.",
+        "## Training procedure",
+        "Both models were improved with RLHF.",
     ],
 )
 def test_hints(text: str) -> None:

@@ -25,7 +25,7 @@ _RULES: Final = (
         level=Level.ERROR,
         contradicts=True,
         help="The card names other parents than the manifest.",
-        compares="`base_model` with the places of the manifest's parents; the Hub's names have no case",
+        compares="`base_model` with the places of the manifest's parents; the Hub's names have no case, and on a Hub it is asked where they lead",
         remedy="`parentage card sync`, or declare the parents that are true.",
         look=parents.differ,
     ),

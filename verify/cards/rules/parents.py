@@ -17,6 +17,7 @@ from parentage.verify.showing import Level
 BASE: Final = "base_model"
 RELATION: Final = "base_model_relation"
 _MAX_NAMES: Final = 256
+_MAX_ASKED: Final = 16
 
 
 def missing(evidence: Evidence) -> Iterator[Hit]:
@@ -53,6 +54,7 @@ def differ(evidence: Evidence) -> Iterator[Hit]:
     unplaced = [parent.id for parent in evidence.parents if parent.at is None]
     placed = {parent.at.repo for parent in evidence.parents if parent.at is not None}
     named = {text: at.repo if (at := locator(text)) else text.lower() for text in said}
+    _follow(evidence, named, placed)
     strange = [text for text, repo in named.items() if repo not in placed]
     missed = sorted(placed - set(named.values()))
     for text in strange[len(unplaced) :] if not missed else strange:
@@ -87,6 +89,23 @@ def differ(evidence: Evidence) -> Iterator[Hit]:
         evidence.skip(
             f"parents without a locator, which no name can be compared with: {', '.join(unplaced)}"
         )
+
+
+def _follow(evidence: Evidence, named: dict[str, str], placed: set[str]) -> None:
+    """Replace names that are not the manifest's by what they lead to, where a Hub can be asked."""
+    strange = [text for text, repo in named.items() if repo not in placed and locator(text)]
+    if not strange or placed <= set(named.values()):
+        return
+    if evidence.renamed is None:
+        evidence.skip("whether a repository that the card names was renamed (no Hub was asked)")
+        return
+    # The manifest may have the old name, and the card the new one.
+    leads = {repo: evidence.renamed(repo) for repo in placed - set(named.values())}
+    for text in strange[:_MAX_ASKED]:
+        here = evidence.renamed(named[text]) or named[text]
+        same = [repo for repo, there in leads.items() if here in {repo, there}]
+        if same:
+            named[text] = same[0]
 
 
 def relation(evidence: Evidence) -> Iterator[Hit]:
