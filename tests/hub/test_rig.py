@@ -224,6 +224,28 @@ def test_who_may_see_what(hub: LocalHub) -> None:
     assert Path(stranger.hf_hub_download(REPO, "a.txt")).read_bytes() == b"1"
 
 
+def test_a_stranger_may_propose_and_not_merge(api: HfApi, hub: LocalHub) -> None:
+    head = hub.put(REPO, {"a.txt": b"1"})
+    stranger = HfApi(endpoint=hub.url, token=STRANGER_TOKEN)
+
+    def commit(message: str, **options: bool) -> None:
+        change = [CommitOperationAdd("a.txt", b"2")]
+        stranger.create_commit(REPO, change, commit_message=message, **options)
+
+    commit("proposed", create_pr=True)
+    for act in (
+        lambda: commit("pushed"),
+        lambda: stranger.create_branch(REPO, branch="side"),
+        lambda: stranger.update_repo_settings(REPO, private=True),
+        lambda: stranger.merge_pull_request(REPO, 1),
+    ):
+        with pytest.raises(hf_errors.HfHubHTTPError, match="403"):
+            act()
+    assert hub.head(REPO) == head
+    api.merge_pull_request(REPO, 1)
+    assert hub.hub.content(REPO, "a.txt") == b"2"
+
+
 def test_a_renamed_repository_is_found_until_its_name_is_taken(api: HfApi, hub: LocalHub) -> None:
     hub.put(REPO, {"a.txt": b"1"})
     api.move_repo(REPO, "acme/renamed")

@@ -15,7 +15,7 @@ def visible(call: Call, name: str) -> Repo:
     user = call.user
     if repo.private and user is None:
         raise RefusalError(401, "RepoNotFound", "Invalid username or password.")
-    if repo.private and user != repo.id.split("/", maxsplit=1)[0] and user not in repo.readers:
+    if repo.private and user != repo.owner and user not in repo.readers:
         raise RefusalError(404, "RepoNotFound", "Repository not found")
     return repo
 
@@ -28,6 +28,14 @@ def readable(call: Call, name: str) -> Repo:
         said = f"Access to model {repo.id} is restricted."
         raise RefusalError(401 if user is None else 403, "GatedRepo", said)
     return repo
+
+
+def owned(call: Call, name: str) -> tuple[str, Repo]:
+    """Find a repository that the caller may change; return who that is, too."""
+    user, repo = call.writer(), visible(call, name)
+    if user != repo.owner:
+        raise RefusalError(403, "Forbidden", f"You don't have the rights to change {repo.id}")
+    return user, repo
 
 
 def whoami(call: Call) -> Answer:
@@ -51,21 +59,19 @@ def create(call: Call) -> Answer:
     if name in call.hub.repos:
         said = "You already created this model repo"
         return Answer(409, {**document, "error": said}, {"X-Error-Message": said})
-    call.hub.create(
-        name, private=asked.get("visibility") == "private" or bool(asked.get("private"))
-    )
+    private = asked.get("visibility") == "private" or bool(asked.get("private"))
+    call.hub.create(name, owner=user, private=private)
     return Answer(document=document)
 
 
 def move(call: Call) -> Answer:
-    call.writer()
+    owned(call, call.json["fromRepo"])
     call.hub.rename(call.json["fromRepo"], call.json["toRepo"])
     return Answer()
 
 
 def settings(call: Call, repo: str) -> Answer:
-    call.writer()
-    found, asked = visible(call, repo), call.json
+    (_, found), asked = owned(call, repo), call.json
     found.gated = asked.get("gated", found.gated)
     if "visibility" in asked or "private" in asked:
         found.private = asked.get("visibility") == "private" or bool(asked.get("private"))

@@ -92,9 +92,17 @@ class PullRequest:
 
 @dataclass
 class Repo:
-    """A repository of a model."""
+    """A repository of a model.
+
+    Attributes:
+        owner: who may write; anybody may propose.
+        gated: whether its files are for readers only.
+        readers: to whom it was opened.
+        refs: full name -> commit.
+    """
 
     id: str
+    owner: str = "acme"
     private: bool = False
     gated: str | bool = False
     readers: set[str] = field(default_factory=set)
@@ -154,12 +162,12 @@ class Hub:
         self.lock = threading.RLock()
         self._commits = 0
 
-    def create(self, repo_id: str, *, private: bool = False) -> Repo:
+    def create(self, repo_id: str, *, owner: str = "acme", private: bool = False) -> Repo:
         """Make an empty repository."""
         with self.lock:
             if repo_id in self.repos:
                 raise RefusalError(409, "Conflict", "You already created this model repo")
-            repo = self.repos[repo_id] = Repo(repo_id, private=private)
+            repo = self.repos[repo_id] = Repo(repo_id, owner, private=private)
             self.moved.pop(repo_id, None)
             self.record(repo, {}, (), "refs/heads/main", "initial commit")
             return repo

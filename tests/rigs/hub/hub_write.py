@@ -8,7 +8,7 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from hub_access import readable, visible
+from hub_access import owned, readable, visible
 from hub_calls import Answer, Call
 from hub_repos import PullRequest, RefusalError, Repo, Stored, is_large, large_file, regular_file
 
@@ -78,7 +78,10 @@ def xet_token(call: Call, repo: str, kind: str, rev: str | None = None) -> Answe
 
 
 def commit(call: Call, repo: str, rev: str) -> Answer:
-    user, found = call.writer(), visible(call, repo)
+    if call.query.get("create_pr") or unquote(rev).startswith("refs/pr/"):
+        user, found = call.writer(), visible(call, repo)
+    else:
+        user, found = owned(call, repo)
     lines = [json.loads(line) for line in call.body.splitlines()]
     head, changes = lines[0]["value"], lines[1:]
     with call.hub.lock:
@@ -124,8 +127,7 @@ def _apply(call: Call, files: dict[str, Stored], key: str, value: dict[str, Any]
 
 
 def branch(call: Call, repo: str, name: str) -> Answer:
-    call.writer()
-    found, ref = visible(call, repo), f"refs/heads/{unquote(name)}"
+    (_, found), ref = owned(call, repo), f"refs/heads/{unquote(name)}"
     if call.method == "DELETE":
         found.refs.pop(ref, None)
         return Answer()
@@ -136,8 +138,7 @@ def branch(call: Call, repo: str, name: str) -> Answer:
 
 
 def tag(call: Call, repo: str, rev: str) -> Answer:
-    call.writer()
-    found = visible(call, repo)
+    _, found = owned(call, repo)
     if call.method == "DELETE":
         found.refs.pop(f"refs/tags/{unquote(rev)}", None)
         return Answer()
@@ -149,7 +150,7 @@ def tag(call: Call, repo: str, rev: str) -> Answer:
 
 
 def squash(call: Call, repo: str, name: str) -> Answer:
-    user, found = call.writer(), visible(call, repo)
+    user, found = owned(call, repo)
     tip = found.find(unquote(name))
     title = call.json.get("message") or "Super-squash branch"
     call.hub.record(found, tip.files, (), f"refs/heads/{unquote(name)}", title, author=user)
@@ -200,7 +201,7 @@ def _pull(repo: Repo, number: str) -> PullRequest:
 
 
 def merge(call: Call, repo: str, number: str) -> Answer:
-    user, found = call.writer(), visible(call, repo)
+    user, found = owned(call, repo)
     call.hub.merge(found, _pull(found, number), user)
     return Answer()
 
