@@ -29,7 +29,7 @@ samples_option = click.option(
 
 @click.group(
     "bench",
-    epilog="\b\nExample:\n  parentage bench attach ./rio results.json --key evaluator.key --publisher release.pub",
+    epilog="\b\nExample:\n  parentage bench attach ./rio results.json --key evaluator.key --publisher release.pub --json",
 )
 def command() -> None:
     """Bind benchmark scores to weights: by assertion, by observation, by replay."""

@@ -6,7 +6,7 @@
     download: {level: integrity, card: {all: warning}}
     benchmark: {binding: observed, lineage: exact}
 
-What is left out has its strictest value. Paths are relative to the file.
+What is left out is strict about what no release needs, and asks nothing else. Paths are relative to the file.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from parentage.verify.gates.policy import parse
 
 _HEAD = """\
 # What these gates let through. See what it comes to: parentage gate explain FILE
-# Format: docs/gates.md; schema: schemas/gate-v0.1.json. What is left out has its strictest value.
+# Format: docs/gates.md; schema: schemas/gate-v0.1.json.
 version: "0.1"
 """
 _GATES = """\
