@@ -22,7 +22,7 @@ settings.load_profile("explore" if os.environ.get("PARENTAGE_EXPLORE") else "sam
 
 #: Files that take longest, longest first: taken last, one would keep a single worker busy at the end.
 LONG = """test_soundness test_mergekit_oracle test_ray test_peft_oracle test_keyless test_saying
-    test_mecha_oracle test_layout test_attest test_parentage1 test_oms_defects test_layout_memory
+    test_mecha_oracle test_lm_eval test_layout test_attest test_parentage1 test_oms_defects test_layout_memory
     test_keyless_matrix test_mergekit_inputs_oracle test_resume test_memory""".split()
 
 

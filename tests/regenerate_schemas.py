@@ -22,6 +22,7 @@ from parentage.manifest.card import Digests
 from parentage.manifest.lineage import Lineage
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.table import FileLine, TensorLine
+from parentage.verify.benchmarks.leaderboard import BoardReport
 from parentage.verify.benchmarks.report import BenchReport
 from parentage.verify.cards.report import CardReport
 from parentage.verify.gates.policy import GatePolicy
@@ -44,6 +45,7 @@ MODELS: dict[str, Any] = {
     "card-digests-v0.1": Digests,
     "bench-v0.1": BenchReport,
     "benchmark-v0.1": Benchmark,
+    "leaderboard-v0.1": BoardReport,
     "dispute-v0.1": Dispute,
     "endorsement-v0.1": Endorsement,
     "recompute-v0.1": Recompute,

@@ -14,6 +14,7 @@ _GATES: Final = {
     "upload": "may this release be published?",
     "download": "may what was downloaded be used?",
     "benchmark": "may these scores be shown as this release's?",
+    "leaderboard": "which rows of a leaderboard are proven?",
 }
 
 

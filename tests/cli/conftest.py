@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
-from commandline import Run
+from boards import Board, make
+from commandline import Run, ok
 
 from parentage.cli import main
 
@@ -21,3 +25,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return int(left.value.code or 0), out, err
 
     return runner
+
+
+@pytest.fixture(scope="session")
+def finished_board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with a verifier's word, made once."""
+    return make(tmp_path_factory.mktemp("board"))
+
+
+@pytest.fixture
+def board(finished_board: Path, tmp_path: Path, run: Run) -> Board:
+    """A copy of it whose scores `lab` signed, and a gate."""
+    shutil.copytree(finished_board, tmp_path / "w")
+    found = Board(tmp_path / "w", run)
+    found.gate()
+    ok(run("bench", "attach", found.release, found.results, "--key", found.root / "lab.key",
+           "--publisher", found.root / "owner.pub"))  # fmt: skip
+    return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from parentage.attest.statements.benchmark import Score, Task
 from parentage.manifest.wire import matches
-from parentage.verify.benchmarks.result import Result
 from parentage.verify.benchmarks.rules import BenchmarkRules, TaskRule
 from parentage.verify.verdict import Finding, denial
 
@@ -17,9 +16,11 @@ _FIELDS: Final = ("dataset", "revision", "task_hash", "version")
 _OF: Final = {"revision": "dataset_revision"}
 
 
-def listed(result: Result, rules: BenchmarkRules) -> Iterator[Finding]:
-    """Yield what keeps the scores of a file off the board."""
-    for task in result.tasks:
+def listed(
+    tasks: Iterable[Task], scores: Sequence[Score], rules: BenchmarkRules
+) -> Iterator[Finding]:
+    """Yield what keeps scores of some tasks off the board."""
+    for task in tasks:
         if rules.pinned and not task.task_hash and not _COMMIT.fullmatch(task.dataset_revision):
             yield denial(
                 "dataset-not-pinned",
@@ -30,7 +31,7 @@ def listed(result: Result, rules: BenchmarkRules) -> Iterator[Finding]:
                 hint="pin the revision in the task: dataset_kwargs: {revision: COMMIT}",
             )
         if rules.tasks:
-            yield from _on_board(task, [s for s in result.scores if s.task == task.id], rules)
+            yield from _on_board(task, [s for s in scores if s.task == task.id], rules)
 
 
 def _on_board(task: Task, scores: list[Score], rules: BenchmarkRules) -> Iterator[Finding]:

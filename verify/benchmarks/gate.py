@@ -99,7 +99,7 @@ def ask(
     verified, facts = _verified(asked, believed, rules, demands)
     report.root = verified.root
     report.findings += [one for one in verified.findings if one.refutes or one.denies]
-    report.findings += listed(result, rules)
+    report.findings += listed(result.tasks, result.scores, rules)
     report.not_checked += [text for text in verified.not_checked if "recompute" not in text]
     if facts is None:
         report.decide(verified.verdict)

@@ -69,7 +69,7 @@ def statements(
     *,
     release: Bound,
     signers: frozenset[str],
-    result: Result,
+    result: Result | None,
     results_sha256: str,
     rules: BenchmarkRules,
     now: datetime,
@@ -80,7 +80,7 @@ def statements(
         claims: verified lines.
         release: that they must be about.
         signers: persons who signed the release.
-        result: what the results file says.
+        result: what the results file says; None: any results file.
         results_sha256: of its bytes.
         rules: of the gate.
         now: the time.
@@ -133,17 +133,17 @@ def _why_not(
     said: Benchmark,
     subjects: tuple[Subject, ...],
     release: Bound,
-    result: Result,
+    result: Result | None,
     results_sha256: str,
     rules: BenchmarkRules,
     now: datetime,
 ) -> Iterable[str]:
-    if said.results.sha256 != results_sha256:
+    if result is not None and said.results.sha256 != results_sha256:
         yield "of another results file"
         return
     if subjects != release.named() or dict(said.weights) != dict(release.weights):
         yield OTHER_WEIGHTS
-    if (said.harness, said.tasks, said.scores) != (result.harness, result.tasks, result.scores):
+    if result is not None and not _same(said, result):
         yield "says other scores than the file that it names"
     created = parse_time(said.created, "created")
     if created > now + _AHEAD:
@@ -154,6 +154,11 @@ def _why_not(
         yield "its run was not cut off from the network"
     if said.replayed is not None:
         yield from _lacks(said.replayed, rules.replay)
+
+
+def _same(said: Benchmark, result: Result) -> bool:
+    mine = (said.harness, said.tasks, said.scores)
+    return mine == (result.harness, result.tasks, result.scores)
 
 
 def _lacks(again: Replayed, rule: ReplayRule) -> Iterable[str]:

@@ -184,6 +184,25 @@ def listing(repo: Repo) -> dict[str, Listed]:
     )
 
 
+def leaderboard(dataset: str, *, waiting: Patience | None = None) -> list[Any]:
+    """Return the rows of a data set's leaderboard, models with a declared base among them.
+
+    The Hub's own view leaves those out, which rewards whoever declares none.
+
+    Raises:
+        UsageError: not "org/name".
+        MissingExtraError: huggingface_hub is not installed.
+        HubError: a subclass names what is in the way.
+    """
+    place = parse_place(f"hf://{dataset}")
+    check_online(f"the leaderboard of {dataset}")
+    url = f"{endpoint()}/api/datasets/{place.repo}/leaderboard?base_model=false"
+    document, _ = _json(_web(waiting or patience()), url, _MAX_PAGE, place)
+    if not isinstance(document, list):
+        raise HubAnswerError("a leaderboard that is no list", where=dataset)
+    return document
+
+
 def read_range(repo: Repo, listed: Listed, start: int, stop: int) -> bytes:
     """Return bytes [start, stop) of a file: exactly those, or an error.
 
