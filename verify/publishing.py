@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -28,7 +28,7 @@ from parentage.manifest.errors import (
 )
 from parentage.verify.publication import Publication, PushReport, differences, extra, publication
 from parentage.verify.report import Report
-from parentage.verify.showing import Shown
+from parentage.verify.showing import Result
 from parentage.verify.sources import hub
 from parentage.verify.sources.hub import Repo
 from parentage.verify.sources.hub_writing import WRITING, Proposed, Writer
@@ -38,15 +38,6 @@ from parentage.verify.sources.web import Patience
 #: Open pull requests that are looked at for one that an earlier run made.
 _LOOKED_AT: Final = 10
 _SHOWN: Final = 5
-
-
-class Result(Protocol):
-    """What any check gives."""
-
-    exit_code: int
-
-    def shown(self, command: str) -> Shown:
-        """Return it as any format shows it."""
 
 
 class Checked(msgspec.Struct, frozen=True):

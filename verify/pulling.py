@@ -36,7 +36,7 @@ from parentage.verify import integrity, listings
 from parentage.verify.check import verify
 from parentage.verify.claimed import Claimed, State, begin, deciding, open_claimed
 from parentage.verify.demands import Demands
-from parentage.verify.report import Report
+from parentage.verify.showing import Result
 from parentage.verify.sources import hub
 from parentage.verify.sources.fetching import PART, Fetched, Proof, Sink, fetch, settle, unsettle
 from parentage.verify.sources.hub import Repo
@@ -55,6 +55,9 @@ _STREAMS: Final = 4
 Tell = Callable[[str], None]
 
 
+Examine = Callable[[Path, Demands], Result]
+
+
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for.
 
@@ -63,7 +66,9 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
         target: the folder that it becomes; it must not exist, or be empty, or be this very release.
         trust: who may have signed it.
         parents: (id or None, folder or file) of declared parents.
-        demands: how much to check before it is placed.
+        examine: decides, by exit code 0, whether what came is placed; None: `verify` at the level of
+            `demands`.
+        demands: how much to check.
         tell: told what is being done, a line at a time.
         waiting: how long to wait for the Hub; None: as the environment says.
     """
@@ -72,13 +77,17 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     target: Path
     trust: Trust
     parents: Sequence[tuple[str | None, Path]] = ()
+    examine: Examine | None = None
     demands: Demands = Demands(level="integrity")
     tell: Tell = lambda _: None
     waiting: Patience | None = None
 
 
-def pull(asked: Pull) -> Report:
-    """Download a release; it is placed if the report says `verified`, and otherwise nothing is.
+def pull(asked: Pull) -> Result:
+    """Download a release; it is placed if the examination says `verified`, and otherwise nothing is.
+
+    Returns:
+        The examination's result; a Report where the release was refused before its weights came.
 
     Raises:
         UsageError: something else is at the target, or its parent is no folder.
@@ -105,7 +114,7 @@ class _Pulling:
         self._evidence = [name for name in _EVIDENCE if name in listing]
         self._came: dict[str, Fetched] = {}
 
-    def run(self) -> Report:
+    def run(self) -> Result:
         claimed: list[Claimed] = []
         early = msgspec.structs.replace(self._demands, level="integrity")
         state = begin(early.named, self._asked.trust, early)
@@ -175,7 +184,7 @@ class _Pulling:
             with suppress(OSError):  # not empty
                 Path(folder).rmdir()
 
-    def _already_there(self, claimed: Claimed) -> Report:
+    def _already_there(self, claimed: Claimed) -> Result:
         """Verify what is at the target; it may only be the same release."""
         target = self._asked.target
         self._forget()
@@ -189,11 +198,15 @@ class _Pulling:
                 hint="choose another folder, or move this one away",
             )
         self._asked.tell(f"{target} has this signature already: verifying it")
-        return verify(
-            target, trust=self._asked.trust, parents=self._asked.parents, demands=self._demands
-        )
+        return self._examine(target, self._demands)
 
-    def _bring(self, claimed: Claimed) -> Report:
+    def _examine(self, folder: Path, demands: Demands) -> Result:
+        if self._asked.examine is not None:
+            return self._asked.examine(folder, demands)
+        asked = self._asked
+        return verify(folder, trust=asked.trust, parents=asked.parents, demands=demands)
+
+    def _bring(self, claimed: Claimed) -> Result:
         leaves = (self._staging / table.LEAVES).read_bytes()
         check = StreamCheck(claimed.table, leaves)
         here = {*self._evidence, *self._came}
@@ -225,12 +238,10 @@ class _Pulling:
             return proof.__call__  # a sink beside the SHA-256, and no proof instead of it
         return proof
 
-    def _place(self, known: Digests) -> Report:
+    def _place(self, known: Digests) -> Result:
         demands = msgspec.structs.replace(self._demands, known=known)
-        report = verify(
-            self._staging, trust=self._asked.trust, parents=self._asked.parents, demands=demands
-        )
-        if report.verified:
+        result = self._examine(self._staging, demands)
+        if not result.exit_code:
             atomic.place_folder(self._staging, self._asked.target)
             self._asked.tell(f"placed at {self._asked.target}")
         else:
@@ -238,7 +249,7 @@ class _Pulling:
                 f"nothing was placed; what came is kept in {self._staging}: the same command goes on "
                 "from there, or remove it"
             )
-        return report
+        return result
 
     def _check_space(self, rest: Sequence[Listed]) -> None:
         there = 0

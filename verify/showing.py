@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -87,6 +87,15 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     beside: str = ""
     meanings: dict[str, str] = {}
     arrows: tuple[Arrow, ...] = ()
+
+
+class Result(Protocol):
+    """What every verification, gate or check gives."""
+
+    exit_code: int
+
+    def shown(self, command: str, /) -> Shown:
+        """Return it as any format shows it."""
 
 
 def problems_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from parentage.cli.formatting import FormatChoice, format_options, placed
 from parentage.cli.locking import LockChoice
@@ -21,7 +22,8 @@ from parentage.cli.places import (
     parent_option,
 )
 from parentage.cli.shared import FILE, device_option, progress, threads_option
-from parentage.cli.trusting import load_root, trusted_root_option
+from parentage.cli.trusting import TrustChoice, load_root, trusted_root_option
+from parentage.manifest.errors import UsageError
 from parentage.verify.sources.place import HubPlace
 
 if TYPE_CHECKING:
@@ -136,3 +138,25 @@ def gate_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(_OPTIONS):
         whole = option(whole)
     return whole
+
+
+def require_gate_alone(trusted: TrustChoice, locked: LockChoice, *named: str) -> None:
+    """Refuse options that a gate's file decides: `named` ones, whom to trust, the lock.
+
+    Raises:
+        UsageError: naming them.
+    """
+    source = click.get_current_context().get_parameter_source
+    typed = [
+        f"--{name.replace('_', '-')}"
+        for name in named
+        if source(name) is ParameterSource.COMMANDLINE
+    ]
+    if trusted != TrustChoice(keys=trusted.keys, trusted_root=trusted.trusted_root):
+        typed.append("whom to trust, but for --key and --trusted-root")
+    if locked != LockChoice():
+        typed.append("--lock")
+    if typed:
+        raise UsageError(
+            "with --gate, its file says this", found=", ".join(typed), hint="leave it out"
+        )

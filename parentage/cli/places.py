@@ -47,6 +47,12 @@ ancestor_option = click.option(
     help="A release further up than the parents, whose claims may be followed; repeat for more.",
 )
 
+fetch_parents_option = click.option(
+    "--fetch-parents",
+    is_flag=True,
+    help="Fetch parents that were not given by id from where the lineage says that they are.",
+)
+
 
 def given(text: str) -> Given:
     """Read what a person typed.

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from click.core import ParameterSource
 
 from parentage.cli.formatting import FormatChoice, format_options
-from parentage.cli.gating import GateChoice
+from parentage.cli.gating import GateChoice, require_gate_alone
 from parentage.cli.locking import LockChoice, lock_options
-from parentage.cli.places import loose_parents, parent_option
+from parentage.cli.places import fetch_parents_option, loose_parents, parent_option
 from parentage.cli.shared import (
     FILE,
     device_option,
@@ -35,6 +34,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     trusted: TrustChoice
     locked: LockChoice
     parents: tuple[str, ...]
+    fetch_parents: bool
     level: str
     rung: str
     device: str
@@ -81,6 +81,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
                 demands=Demands(
                     level=self.level,  # type: ignore[arg-type]  # click checked the choice
                     rung=self.rung,  # type: ignore[arg-type]
+                    fetch_parents=self.fetch_parents,
                     device=self.device,
                     threads=self.threads,
                     progress=bar,
@@ -118,6 +119,7 @@ Exit codes: 0 published, 1 refuted, 2 usage, 3 unsigned, 4 unproven or the Hub f
 @trust_options
 @lock_options
 @parent_option
+@fetch_parents_option
 @level_option
 @rung_option
 @device_option
@@ -136,6 +138,7 @@ def command(
     trusted: TrustChoice,
     locked: LockChoice,
     parents: tuple[str, ...],
+    fetch_parents: bool,
     level: str,
     rung: str,
     device: str,
@@ -154,12 +157,13 @@ def command(
     if private and not create:
         raise UsageError("--private goes with --create")
     if gate_file is not None:
-        _require_gate_alone(trusted, locked)
+        require_gate_alone(trusted, locked, "level", "rung", "fetch_parents")
     asked = _Asked(
         folder=folder,
         trusted=trusted,
         locked=locked,
         parents=parents,
+        fetch_parents=fetch_parents,
         level=level,
         rung=rung,
         device=device,
@@ -179,26 +183,3 @@ def command(
         )
     )
     return formatted.show(result.shown("push"))
-
-
-def _require_gate_alone(trusted: TrustChoice, locked: LockChoice) -> None:
-    """Refuse options that the gate's file decides.
-
-    Raises:
-        UsageError: naming them.
-    """
-    from parentage.manifest.errors import UsageError
-
-    source = click.get_current_context().get_parameter_source
-    typed = [
-        f"--{name}" for name in ("level", "rung") if source(name) is ParameterSource.COMMANDLINE
-    ]
-    only_keys = TrustChoice(keys=trusted.keys, trusted_root=trusted.trusted_root)
-    if trusted != only_keys:
-        typed.append("whom to trust, but for --key and --trusted-root")
-    if locked != LockChoice():
-        typed.append("--lock")
-    if typed:
-        raise UsageError(
-            "with --gate, its file says this", found=", ".join(typed), hint="leave it out"
-        )

@@ -15,6 +15,7 @@ from parentage.cli.places import (
     all_at_hand,
     ancestor_option,
     at_hand,
+    fetch_parents_option,
     loose_parents,
     parent_option,
 )
@@ -64,11 +65,7 @@ Exit codes: 0 verified, 1 refuted, 2 usage, 3 unsigned, 4 unproven, 5 denied by 
     multiple=True,
     help="Other weights to look for an undeclared merge with.",
 )
-@click.option(
-    "--fetch-parents",
-    is_flag=True,
-    help="Fetch parents that were not given by id from where the lineage says that they are.",
-)
+@fetch_parents_option
 @click.option(
     "--level",
     type=click.Choice(["recompute", "integrity", "remote"]),

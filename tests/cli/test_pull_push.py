@@ -31,6 +31,7 @@ def place(world: World, run: Run, monkeypatch: pytest.MonkeyPatch, hub: LocalHub
     ok(run("trust", "init", "-o", "trust.yaml", "--publisher", "release.pub"))
     Path("gate.yaml").write_text(
         "version: '0.1'\ntrust: trust.yaml\nupload: {level: recompute, card: {all: ignore}}\n"
+        "download: {level: recompute, card: {all: ignore}}\nlock: parentage.lock\n"
     )
     return world.root
 
@@ -91,6 +92,29 @@ def test_a_gate_decides_what_is_pushed(run: Run, place: Path, hub: LocalHub) -> 
     for typed in (["--level", "integrity"], ["--policy", "trust.yaml"], ["--lock", "lock"]):
         code, out, _ = run(*pushing, *typed)
         assert (code, json.loads(out)["error"]["code"]) == (2, "usage")
+
+
+def test_a_gate_decides_what_is_placed(run: Run, place: Path, hub: LocalHub) -> None:
+    hub.put_folder("acme/rio", Path("merged"))
+    pulling = ("pull", PLACE, "-o", "there", "--gate", "gate.yaml", "--json")
+    code, out, _ = run(*pulling)
+    refused = json.loads(out)
+    assert (code, refused["gate"], refused["verdict"]) == (4, "download", "unproven")
+    assert not Path("there").exists()
+    assert not Path("parentage.lock").exists()
+    passed = json.loads(ok(run(*pulling, *PARENTS)))
+    assert passed["release"] == f"{PLACE}@{hub.head('acme/rio')}"
+    assert passed["report"]["lock"] == {
+        **passed["report"]["lock"],
+        "name": "acme/rio",
+        "state": "first use",
+    }
+    assert Path("there/model.safetensors").exists()
+    assert Path("parentage.lock").exists()
+    assert run(*pulling, *PARENTS, "--level", "integrity")[0] == 2
+    Path("gate.yaml").write_text("version: '0.1'\ntrust: trust.yaml\ndownload: {level: remote}\n")
+    code, out, _ = run(*pulling)
+    assert (code, "parentage gate download" in out) == (2, True)
 
 
 def test_a_pull_is_remembered(run: Run, place: Path, hub: LocalHub) -> None:
