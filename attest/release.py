@@ -19,7 +19,7 @@ from parentage.attest.opening import open_bundle
 from parentage.attest.signer import AnySigner, require_oms
 from parentage.attest.statement import Subject
 from parentage.attest.trust import Trust
-from parentage.manifest import atomic, build, canonical, card, lineage, table
+from parentage.manifest import atomic, build, canonical, lineage, table
 from parentage.manifest.errors import FileSetError, MalformedError, SignatureError, UsageError
 from parentage.manifest.files import FileSet, open_files
 from parentage.manifest.hashing import Progress, hash_model
@@ -75,7 +75,7 @@ def sign_release(
     """
     require_oms(signer)
     _check_draft(model, observed=observed)
-    card.record(model)
+    _record_card(model)
     with open_files(model) as files:
         _refuse_links(model, files)
         hashed = _observe if observed else _drafted
@@ -102,6 +102,13 @@ def sign_release(
     atomic.write_bytes(model / MODEL_SIG, signature)
     (model / DRAFT).unlink(missing_ok=True)
     return Signed(predicate, opened.statement.subjects[0].sha256, opened.signer, len(digests))
+
+
+def _record_card(model: Path) -> None:
+    """Keep digests of the card's parts; reading a card takes YAML, which nothing else here does."""
+    from parentage.manifest import card
+
+    card.record(model)
 
 
 def _check_draft(model: Path, *, observed: bool) -> None:

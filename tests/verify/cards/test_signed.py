@@ -21,6 +21,9 @@ def found(report: CardReport) -> list[tuple[str, str]]:
     return [(problem.code, problem.level.value) for problem in report.problems]
 
 
+GOLDEN = Path(__file__).parents[2] / "vectors" / "recomputed-by-one"
+
+
 def edit(release: Any, old: str, new: str) -> None:
     path = release.folder / "README.md"
     text = path.read_text()
@@ -260,3 +263,14 @@ def test_a_strangers_statement_binds_nothing_where_a_key_is_named(signed: Any) -
     path.write_bytes(kept + benchmark(signed, root, "0.7134"))
 
     assert "C10" in {p.code for p in check(signed.folder, trust=signed.trust).problems}
+
+
+def test_what_trusted_verifiers_recomputed_is_in_the_section() -> None:
+    from parentage.attest.policy_file import load
+    from parentage.verify.cards.sync import plan
+
+    by_policy = plan(GOLDEN / "release", load(GOLDEN / "trust.yaml")).after.decode()
+    unverified = plan(GOLDEN / "release").after.decode()
+
+    assert "- recomputed: 3 tensors at rung A" in by_policy
+    assert "recomputed:" not in unverified

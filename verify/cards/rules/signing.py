@@ -41,8 +41,8 @@ def card_changed(evidence: Evidence) -> Iterator[Hit]:
         expected=f"sha256 {signed[README]}",
         found=f"sha256 {found}",
         line=1,
-        next=f"parentage verify refuses it; sign again: parentage declare {evidence.name}, "
-        f"parentage sign {evidence.name}; which keys changed: --signed-card FILE (git show REV:README.md)",
+        next=f"put it back, or sign again: parentage declare {evidence.name}, parentage sign "
+        f"{evidence.name}; what stood there: --signed-card FILE (git show REV:README.md)",
     )
     yield _told(evidence, hit)
 
