@@ -27,7 +27,9 @@ from parentage.verify.verdict import EXIT_CODES, Verdict
 
 SCHEMA: Final = "https://parentage.dev/push/v0.1"
 #: Unsigned, and part of what is published.
-_BESIDE: Final = (MODEL_SIG, CLAIMS, MODEL_MLDSA, ".gitattributes")
+_BESIDE: Final = (MODEL_SIG, CLAIMS, MODEL_MLDSA)
+#: A Hub keeps no larger file outside of LFS (10 MB, at the time of writing).
+_REGULAR: Final = 64 << 20
 
 
 class File(msgspec.Struct, frozen=True):
@@ -36,7 +38,7 @@ class File(msgspec.Struct, frozen=True):
     Attributes:
         size: bytes.
         sha256: as signed, or of what lies here where nothing signs it.
-        blob_oid: SHA-1 of the git blob that it would be.
+        blob_oid: SHA-1 of the git blob that it would be; empty where it is too large for one.
     """
 
     size: int
@@ -97,13 +99,14 @@ def publication(folder: Path, trust: Trust, report: Report) -> Publication:
 
 
 def _file(file: OpenFile, signed: str | None) -> File:
+    if signed is not None and file.size > _REGULAR:
+        return File(file.size, signed, "")
     sha256, git = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     git.update(b"blob %d\0" % file.size)
     for at in range(0, file.size, CHUNK):
         data = file.read_at(at, min(CHUNK, file.size - at))
         git.update(data)
-        if signed is None:
-            sha256.update(data)
+        sha256.update(data)
     return File(file.size, signed or sha256.hexdigest(), git.hexdigest())
 
 

@@ -49,6 +49,8 @@ from parentage.verify.verdict import Finding
 #: What says who signed what: fetched before anything else.
 _EVIDENCE: Final = (MODEL_SIG, CLAIMS, MODEL_MLDSA, table.TENSORS, table.LEAVES)
 _STAGING: Final = ".parentage-pull-"
+#: Bytes of a file that is fetched before the weights, where the Hub lists no SHA-256 of it.
+_SMALL: Final = 32 << 20
 #: Files read at once.
 _STREAMS: Final = 4
 
@@ -164,7 +166,7 @@ class _Pulling:
         small = [
             one
             for name, one in self._listing.items()
-            if one.sha256 is None and name not in self._evidence
+            if one.sha256 is None and one.size <= _SMALL and name not in self._evidence
         ]
         signed = claimed.oms.resources
         self._came = fetch(self._repo, small, self._staging, threads=_STREAMS)

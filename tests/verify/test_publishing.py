@@ -95,8 +95,10 @@ def pulls(hub: LocalHub) -> dict[int, str]:
 def test_what_is_published_is_the_release_by_one_pull_request(hub: LocalHub, release: Path) -> None:
     (release / ".git").mkdir()
     (release / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (release / ".gitattributes").write_text("*.safetensors filter=lfs")
     report = done(put(release, private=True))
     shutil.rmtree(release / ".git")
+    (release / ".gitattributes").unlink()
     assert on_hub(hub) == on_disk(release)
     assert hub.hub.repo(REPO).private
     assert pulls(hub) == {1: "merged"} == {report.pull_request: "merged"}
@@ -106,7 +108,7 @@ def test_what_is_published_is_the_release_by_one_pull_request(hub: LocalHub, rel
     assert report.next.startswith(
         f"parentage locate {release} --at pkg:huggingface/{REPO}@{report.commit}"
     )
-    assert report.left_out == [".git/HEAD"]
+    assert report.left_out == [".git/HEAD", ".gitattributes"]
     assert report.report.verified
 
 
@@ -237,10 +239,24 @@ def test_a_file_that_changes_after_the_check_is_not_sent(
 
 
 def test_a_file_that_changes_while_it_is_sent_is_not_merged(hub: LocalHub, release: Path) -> None:
-    hub.faults.after("preupload", lambda: (release / "config.json").write_text("{}"))
+    hub.faults.after("validate-yaml", lambda: (release / "config.json").write_text("{}"))
     with pytest.raises(HubContentError, match="pull request #1 is open and not merged"):
         put(release)
     assert on_hub(hub) == {}
+
+
+def test_weights_that_change_once_they_were_sent_are_not_proposed(
+    hub: LocalHub, release: Path
+) -> None:
+    def spoil() -> None:
+        with (release / NAME).open("r+b") as stream:
+            stream.seek(-1, 2)
+            stream.write(b"!")
+
+    hub.faults.after("lfs-verify", spoil)
+    with pytest.raises(FileSetError, match="changed while it was uploaded"):
+        put(release)
+    assert pulls(hub) == {}
 
 
 def test_a_signature_exchanged_after_the_check_is_not_sent(hub: LocalHub, release: Path) -> None:

@@ -149,6 +149,7 @@ class Writer:
             raise UsageError(
                 "more files than one commit takes", expected=str(MAX_FILES), found=str(len(files))
             )
+        before = {name: _state(path) for name, path in files.items()}
         operations = []
         for name, path in files.items():
             operation = CommitOperationAdd(name, str(path))
@@ -170,6 +171,12 @@ class Writer:
             seconds=self._answer + size / _SLOWEST,
         )
         self._check_modes(operations)
+        for name, path in files.items():
+            # What went over the wire was read after it was hashed.
+            if _state(path) != before[name]:
+                raise FileSetError(
+                    "file changed while it was uploaded; nothing was published", where=name
+                )
         return Prepared(operations, parent)
 
     def _check_modes(self, operations: Sequence[Any]) -> None:
@@ -283,3 +290,9 @@ class Writer:
         if status == 429 or status >= 500:
             return HubUnreachableError("the Hub is busy or broken", where=where, found=found)
         return HubError(f"the Hub refuses to {what}", where=where, found=found)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; its ctime can't be set back."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
