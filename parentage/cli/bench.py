@@ -145,7 +145,7 @@ Exit codes: 0 the weights give the logged answers, 1 they do not, 3 no accepted 
     help="How many log-likelihoods to score again, at places drawn now.",
 )  # fmt: skip
 @click.option("--nonce", default="", metavar="HEX", help="Repeat a replay.")
-@click.option("--dtype", default="", help="To compute in; default: the model's own.")
+@click.option("--dtype", default="", help="To compute in; default: that of the logged run.")
 @device_option
 @threads_option
 @voice_options

@@ -82,8 +82,8 @@ def measured(**changes: Any) -> benchmark.Benchmark:
 
 REPLAYED = benchmark.Replayed(
     claim=Digest(sha256="4" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0",
-    most="0.000001", tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
-    same_weights=benchmark.Spread(reruns=3, median="0", most="0.000002"),
+    most="0.000001", tolerance="0.0001", median_tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
+    same_weights=benchmark.Spread(reruns=3, median="0.000001", most="0.000002"),
 )  # fmt: skip
 
 #: Schema, payload, and what parsing it gives.
@@ -272,6 +272,8 @@ def replay(**changes: Any) -> benchmark.Benchmark:
         (replay(requests=0), "no samples"),
         (replay(requests=33), "no samples"),
         (replay(most="0.5"), "contradicts"),
+        (replay(median="0.5"), "contradicts"),
+        (replay(median_tolerance="0.00000001"), "contradicts"),
         (replay(agrees=False), "contradicts"),
         (replay(tolerance="0.0000015"), "contradicts"),
     ],

@@ -291,6 +291,25 @@ def test_replay_on_moved_weights_disagrees(tiny: Path, run: Run) -> None:
     assert (no.agrees, no.nonce) == (False, NONCE)
 
 
+def test_it_computes_as_the_logged_run_did(tiny: Path, run: Run) -> None:
+    """Said to have run in bfloat16, which it did not: the tolerance is wide, and says so."""
+    said_of = json.loads(LM_EVAL.read_text())
+    said_of["config"]["model_dtype"] = "torch.bfloat16"
+    (tiny / "r.json").write_text(json.dumps(said_of))
+    ok(run("bench", "attach", tiny / "honest", tiny / "r.json", "--samples", LOG, "--key", tiny / "lab.key",
+           "--policy", tiny / "trust.yaml", "-o", tiny / "said.jsonl"))  # fmt: skip
+    (tiny / "honest" / CLAIMS).write_bytes(
+        (tiny / "honest" / CLAIMS).read_bytes().split(b"\n")[0]
+        + b"\n"
+        + (tiny / "said.jsonl").read_bytes()
+    )
+    _, report = replay(run, tiny, "honest", "-o", tiny / "x.jsonl")
+    assert report["replay"]["dtype"] == "bfloat16"
+    assert float(report["replay"]["tolerance"]) > 0.01
+    _, report = replay(run, tiny, "honest", "-o", tiny / "x.jsonl", "--dtype", "float32")
+    assert (report["verdict"], report["replay"]["dtype"]) == ("verified", "float32")
+
+
 def test_the_same_nonce_draws_the_same_places(tiny: Path, run: Run) -> None:
     _, one = replay(run, tiny, "honest", "-o", tiny / "x.jsonl", "--nonce", NONCE)
     _, two = replay(run, tiny, "honest", "-o", tiny / "y.jsonl", "--nonce", NONCE)

@@ -171,7 +171,7 @@ def test_scores_of_other_weights_moved_here(board: Board) -> None:
 def replayed(**changes: Any) -> Replayed:
     found = Replayed(
         claim=Digest(sha256="1" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0", most="0.00001",
-        tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
+        tolerance="0.0001", median_tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
         same_weights=Spread(reruns=3, median="0", most="0.00001"),
     )  # fmt: skip
     return msgspec.structs.replace(found, **changes)
@@ -183,7 +183,7 @@ def replayed(**changes: Any) -> Replayed:
     ("owner", {}, 5, {"binding-too-weak"}),
     ("judge", {"claim": Digest(sha256="1" * 64)}, 5, {"binding-too-weak"}),
     ("judge", {"requests": 15}, 5, {"binding-too-weak"}),
-    ("judge", {"tolerance": "0.06"}, 5, {"binding-too-weak"}),
+    ("judge", {"tolerance": "0.6"}, 5, {"binding-too-weak"}),
     ("judge", {"agrees": False, "most": "0.5"}, 1, {"replay-differs", "binding-too-weak"}),
     ("owner", {"agrees": False, "most": "0.5"}, 5, {"binding-too-weak"}),
 ])  # fmt: skip

@@ -23,7 +23,7 @@ from parentage.verify.benchmarks.claim import bound
 from parentage.verify.benchmarks.contradictions import contradiction, contradicts
 from parentage.verify.benchmarks.documents import read_file
 from parentage.verify.benchmarks.readers import read_results
-from parentage.verify.benchmarks.replayed import committed, disagreement
+from parentage.verify.benchmarks.replayed import committed, disagreement, dtype_of
 from parentage.verify.benchmarks.replaying import replay
 from parentage.verify.benchmarks.report import BenchReport
 from parentage.verify.benchmarks.result import Result
@@ -262,7 +262,7 @@ def _replay(
         return
     done = replay(
         asked.release, asked.log, claim=of.payload, committed=of.said.samples,
-        samples=rules.replay.samples, trust=believed, demands=demands,
+        samples=rules.replay.samples, trust=believed, demands=demands, dtype=dtype_of(of.said),
     )  # fmt: skip
     report.replay, report.worst = done.replayed, list(done.worst)
     if done.replayed.agrees:

@@ -23,6 +23,7 @@ from parentage.verify.benchmarks.claim import bound
 from parentage.verify.benchmarks.replaying import Replay, replay
 from parentage.verify.benchmarks.report import BenchReport
 from parentage.verify.benchmarks.samples import digest_log
+from parentage.verify.benchmarks.scoring import DTYPES
 from parentage.verify.demands import Demands
 from parentage.verify.verdict import Finding, finding
 
@@ -110,7 +111,7 @@ def again(
         samples: how many requests.
         trust: whom to believe about the release.
         demands: device, threads, progress.
-        dtype: to compute in; empty: the model's own.
+        dtype: to compute in; empty: that of the logged run, else the model's own.
         nonce: to repeat a replay; empty: drawn now.
 
     Returns:
@@ -126,7 +127,7 @@ def again(
     _refuse(signers, {f"key {key.fingerprint}" for key in keys_of(by.trust)})
     done = replay(
         release, log, claim=of.payload, committed=of.said.samples, samples=samples,
-        trust=trust, demands=demands, dtype=dtype, nonce=nonce,
+        trust=trust, demands=demands, dtype=dtype or dtype_of(of.said), nonce=nonce,
     )  # fmt: skip
     report = BenchReport(
         results=str(log),
@@ -152,6 +153,11 @@ def again(
     line = sign(benchmark.build(here.lineage, here.subjects, made), by.signer, by.trust)
     _refuse(signers, {person(open_bundle(line, by.trust, "own").signer)})
     return report, line
+
+
+def dtype_of(said: Benchmark) -> str:
+    """Return the dtype that a logged run computed in, where it says one that we know."""
+    return said.harness.dtype if said.harness.dtype in DTYPES else ""
 
 
 def _refuse(signers: set[str], named: set[str]) -> None:

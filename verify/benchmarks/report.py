@@ -137,6 +137,6 @@ def _replay_facts(report: BenchReport) -> list[tuple[str, str]]:
         ("replayed", f"{said.requests} of {said.of_requests} log-likelihoods, {said.dtype} on {said.device}"),
         ("from log", f"median {said.median}, most {said.most} nats"),
         ("same", f"median {same.median}, most {same.most} nats in {same.reruns} reruns of these weights"),
-        ("tolerance", f"{said.tolerance} nats"),
+        ("tolerance", f"median {said.median_tolerance}, most {said.tolerance} nats"),
         ("nonce", said.nonce),
     ]  # fmt: skip

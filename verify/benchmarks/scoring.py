@@ -35,6 +35,8 @@ _SMALL: Final = (
 _LENGTHS: Final = ("n_positions", "max_position_embeddings", "n_ctx")
 _LONGEST: Final = 1 << 20
 _DEFAULT_LENGTH: Final = 2048
+#: That a model may compute in.
+DTYPES: Final = ("bfloat16", "float16", "float32", "float64")
 #: One step wider, to see what rounding alone does.
 _WIDER: Final = {"bfloat16": "float32", "float16": "float32", "float32": "float64"}
 

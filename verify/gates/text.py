@@ -39,7 +39,7 @@ benchmark:                 # parentage gate benchmark RESULTS --release FOLDER -
   isolated: false          # true: observed runs must have been cut off from the network
   pinned: true             # tasks must name a commit of their data set, or a hash of their documents
   tasks: []                # such as [{id: arc_easy, dataset: allenai/ai2_arc, metrics: [acc]}]; empty: any
-  replay: {samples: 16, maxTolerance: "0.05"}   # when a replay counts
+  replay: {samples: 16, maxTolerance: "0.5"}   # when a replay counts
 """
 
 

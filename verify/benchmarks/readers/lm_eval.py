@@ -53,6 +53,7 @@ def read(document: Document) -> Result:
             version=word(get(said, "lm_eval_version"), where),
             commit=word(get(said, "git_hash"), where),
             backend=word(get(said, "config", "model"), where),
+            dtype=word(get(said, "config", "model_dtype"), where).removeprefix("torch."),
         ),
         media_type="application/json",
         tasks=tuple(_task(task, said, where) for task in held if task in scored),
