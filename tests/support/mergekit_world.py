@@ -31,11 +31,11 @@ def executable(version: str) -> Path | None:
     return path if path.exists() else None
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
+def shapes(head: int) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
         "model.norm.weight": (HIDDEN,),
-        "lm_head.weight": (VOCABULARY, HIDDEN),
+        "lm_head.weight": (head, HIDDEN),
     }
     for i in range(LAYERS):
         at = f"model.layers.{i}"
@@ -49,11 +49,14 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return found
 
 
-def make_models(root: Path) -> Path:
-    """A base and siblings 1 to 60 % away, half of the elements untouched, in bf16 and fp32."""
+def make_models(root: Path, head: int = VOCABULARY) -> Path:
+    """A base and siblings 1 to 60 % away, half of the elements untouched, in bf16 and fp32.
+
+    `head` are the rows of the last tensor, the second of two large ones.
+    """
     generator = torch.Generator().manual_seed(11)
     base = {
-        name: 0.05 * torch.randn(shape, generator=generator) for name, shape in shapes().items()
+        name: 0.05 * torch.randn(shape, generator=generator) for name, shape in shapes(head).items()
     }
     config = {
         "architectures": ["LlamaForCausalLM"],

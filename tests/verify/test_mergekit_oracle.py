@@ -13,7 +13,7 @@ pytestmark = pytest.mark.peer
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"))
+    return make_models(tmp_path_factory.mktemp("models"), head=300)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,19 +15,37 @@ from parentage.manifest import recipe
 pytestmark = pytest.mark.peer
 
 SCRIPT = """
-dtype, rs, keep, safe = getattr(torch, sys.argv[2]), *(a == "1" for a in sys.argv[3:])
-torch.manual_seed(1)
-model = Model().to(dtype)
-save(model, out / "base")
-config = LoraConfig(r=8, lora_alpha=20, target_modules=["q", "k"], use_rslora=rs, init_lora_weights=False)
-tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep)
-tuned.save_pretrained(out / "adapter")
-save(tuned.merge_and_unload(safe_merge=safe), out / "merged")
+for case in sys.argv[2:]:
+    dtype, *flags = case.split("-")
+    rs, keep, safe = (flag == "1" for flag in flags)
+    torch.manual_seed(1)
+    model = Model().to(getattr(torch, dtype))
+    save(model, out / case / "base")
+    config = LoraConfig(r=8, lora_alpha=20, target_modules=["q", "k"], use_rslora=rs, init_lora_weights=False)
+    tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep)
+    tuned.save_pretrained(out / case / "adapter")
+    save(tuned.merge_and_unload(safe_merge=safe), out / case / "merged")
 """
+#: dtype, rsLoRA, whether the adapter keeps that dtype, safe_merge.
+CASES = [
+    ("float32", False, False, False),
+    ("bfloat16", True, False, False),
+    ("float16", False, False, True),
+    ("bfloat16", False, True, False),
+    ("bfloat16", True, True, True),
+]
 
 
-def merged(where: Path, dtype: str, *flags: bool) -> Path:
-    return peft_world.run(SCRIPT, where, dtype, *(str(int(flag)) for flag in flags))
+def label(dtype: str, *flags: bool) -> str:
+    return "-".join([dtype, *(str(int(flag)) for flag in flags)])
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All cases, made by one interpreter: importing peft takes most of the time."""
+    return peft_world.run(
+        SCRIPT, tmp_path_factory.mktemp("peft"), *(label(*case) for case in CASES)
+    )
 
 
 def rungs(out: Path, alpha: str, *, rs: bool) -> dict[str, str]:
@@ -47,18 +65,9 @@ def rungs(out: Path, alpha: str, *, rs: bool) -> dict[str, str]:
     return peft_world.rungs(out, recipe.parse(document, where="t").steps)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rs", "keep", "safe"),
-    [
-        ("float32", False, False, False),
-        ("bfloat16", True, False, False),
-        ("float16", False, False, True),
-        ("bfloat16", False, True, False),
-        ("bfloat16", True, True, True),
-    ],
-)
-def test_merge_and_unload(tmp_path: Path, dtype: str, rs: bool, keep: bool, safe: bool) -> None:
-    out = merged(tmp_path, dtype, rs, keep, safe)
+@pytest.mark.parametrize(("dtype", "rs", "keep", "safe"), CASES)
+def test_merge_and_unload(merged: Path, dtype: str, rs: bool, keep: bool, safe: bool) -> None:
+    out = merged / label(dtype, rs, keep, safe)
 
     # A where our BLAS sums in peft's order, as here; another build may need C, never a refusal.
     assert set(rungs(out, "20", rs=rs).values()) <= {"A", "C"}
