@@ -88,12 +88,27 @@ def verify_remote(
     state = begin(str(repo), trust, demands)
     # As examination() does it, in the same order: (0) to (4), (9) and (10) are the same; of (5) there is
     # what can be had without the weights; (6) to (8) can't be.
+    if repo.moved_from:
+        state.findings.append(moved(repo))
     with deciding(state):
         try:
             _examine(state, files, slices or Slices(), told)
         finally:
             state.report.remote = _cost(repo, files, state.report.remote)
     return state.report
+
+
+def moved(repo: Repo) -> Finding:
+    """Return the note that a repository has another name by now; old names may be taken by anyone."""
+    return finding(
+        "repository-moved",
+        "the repository has another name by now, and its old one may be taken by somebody else",
+        refutes=False,
+        where=str(repo.asked),
+        expected=repo.moved_from,
+        found=repo.place.repo,
+        hint=f"name it by its new name: {repo.place}",
+    )
 
 
 def _examine(

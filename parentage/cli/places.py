@@ -72,10 +72,18 @@ def at_hand(source: Given, part: Part = "everything", *, quiet: bool) -> Path:
     if isinstance(source, Path):
         return source
     from parentage.verify.sources import spool
+    from parentage.verify.sources.cached import place_of
 
     choice: Choice = getattr(spool, part)
     with progress(f"fetch {source}", quiet=quiet) as bar:
-        return spool.bring(source, choice, progress=bar)
+        folder = spool.bring(source, choice, progress=bar)
+    place = place_of(folder)
+    if place is not None and place.repo != source.repo:
+        click.echo(
+            f"note: {source.repo} is {place.repo} by now; its old name may be taken by somebody else",
+            err=True,
+        )
+    return folder
 
 
 def all_at_hand(

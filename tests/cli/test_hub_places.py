@@ -6,6 +6,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import resources
@@ -17,10 +20,12 @@ import pytest
 from commandline import Run, ok
 from hub_rig import LocalHub
 from hubs import running
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from worlds import World
 
 from parentage.cli import main
+from parentage.manifest import atomic
+from parentage.manifest.errors import CannotRunError
 from parentage.verify.sources import spool
 from parentage.verify.sources.cached import folder_of, name_of, place_of
 from parentage.verify.sources.place import HubPlace, parse_place
@@ -295,6 +300,53 @@ def test_a_fetch_goes_on_after_a_kill(there: Published) -> None:
     ).read_bytes()
 
 
+def test_a_killed_process_loses_next_to_nothing(there: Published, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 9
+    there.hub.put("acme/blob", {"model.safetensors": data})
+    there.hub.faults.add("stop", path="model.safetensors", keep=7 << 20)
+    code = (
+        "from parentage.verify.sources import spool, place;"
+        "spool.bring(place.parse_place('hf://acme/blob'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
+    end = time.monotonic() + 30
+    while sum(p.stat().st_size for p in (tmp_path / "cache").rglob("*.part")) < 4 << 20:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "cache").rglob("model.safetensors"))
+    there.hub.faults.clear()
+    there.hub.log.clear()
+    folder = spool.bring(HubPlace("acme/blob"))
+    assert (folder / "model.safetensors").read_bytes() == data
+    assert there.hub.log.sent("lfs-get") <= 5 << 20
+
+
+def test_two_processes_do_not_fetch_the_same_files(
+    there: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = atomic.alone
+    monkeypatch.setattr(atomic, "alone", lambda folder: alone(folder, wait=0.0))
+    folder = folder_of(parse_place(there.place), there.hub.url)
+    folder.mkdir(parents=True)
+    with alone(folder), pytest.raises(CannotRunError, match="another process is fetching"):
+        spool.bring(parse_place(there.place))
+    assert spool.bring(parse_place(there.place)) == folder
+
+
+def test_a_repository_that_moved_is_named(there: Published, run: Run) -> None:
+    there.hub.put_folder("acme/first", there.world.root / "rio")
+    HfApi(endpoint=there.hub.url).move_repo("acme/first", "acme/second")
+    code, out, err = run("verify", "hf://acme/first", "--key", there.key, "--level", "integrity")
+    assert code == 0
+    assert out.startswith("VERIFIED  hf://acme/second@")
+    assert "acme/first is acme/second by now" in err
+    code, report = verify(run, there, "--level", "remote", release="hf://acme/first")
+    assert (code, report["release"].partition("@")[0]) == (0, "hf://acme/second")
+    assert [found["code"] for found in report["findings"]] == ["repository-moved"]
+
+
 def test_a_list_that_was_kept_is_not_believed_blindly(there: Published) -> None:
     folder = spool.bring(parse_place(there.place))
     kept = folder.with_name(f"{folder.name}.json")
@@ -310,8 +362,6 @@ def test_a_snapshot_of_the_real_client_with_shared_blobs(
 ) -> None:
     with running(tmp_path / "hub", xet=True) as hub, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-        from huggingface_hub import HfApi
-
         api = HfApi(endpoint=hub.url)
         api.create_repo("acme/rio")
         api.upload_folder(repo_id="acme/rio", folder_path=published.world.root / "rio")

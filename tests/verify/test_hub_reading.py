@@ -6,16 +6,19 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_rig import STRANGER_TOKEN, LocalHub
+from hubs import running
 from huggingface_hub import HfApi
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parentage.manifest.errors import (
@@ -45,6 +48,7 @@ from parentage.verify.sources.place import parse_place
 from parentage.verify.sources.web import Patience, Traffic, Web, redirected
 
 QUICK = Patience(attempts=3, pause=0.01, stall=0.4, answer=0.6, longest=0.05)
+QUICKEST = Patience(attempts=3, pause=0.0, stall=0.4, answer=0.6, longest=0.0)
 REPO = "acme/m"
 BIG = bytes(range(256)) * 20_000  # 5 MB: several buffers of a fetch
 FILES = {
@@ -636,6 +640,57 @@ def test_the_client_is_imported_when_it_is_needed() -> None:
         "sys.exit('huggingface_hub' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+_FAULTS = st.tuples(
+    st.sampled_from(
+        [
+            "status",
+            "redirect",
+            "ignore-range",
+            "wrong-range",
+            "fewer",
+            "truncate",
+            "corrupt",
+            "replace",
+        ]
+    ),
+    st.sampled_from(["*", "*.safetensors", "config.json", "sub/*"]),
+    st.integers(1, 3),
+    st.integers(0, 200_000),
+)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with running(tmp_path_factory.mktemp("hub")) as hub:
+        hub.put(REPO, {**FILES, "model.safetensors": BIG[:200_000]})
+        yield hub
+
+
+@given(st.lists(_FAULTS, max_size=4), st.integers(0, 250_000), st.booleans())
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_server_answers_what_is_fetched_is_what_is_listed(
+    steady: LocalHub, faults: list[tuple[str, str, int, int]], kept: int, spoilt: bool
+) -> None:
+    steady.faults.clear()
+    repo = resolve(parse_place(f"hf://{REPO}"), waiting=QUICKEST)
+    found = listing(repo)
+    for kind, path, times, at in faults:
+        to = {"to": steady.url} if kind == "redirect" else {}
+        data = {"data": BIG[:at]} if kind == "replace" else {}
+        steady.faults.add(kind, path=path, times=times, keep=at, at=at % 1000, **to, **data)
+    with tempfile.TemporaryDirectory() as into:
+        here = BIG[:kept] if not spoilt else bytes(kept)
+        (Path(into) / "model.safetensors.part").write_bytes(here)
+        try:
+            got = fetch(repo, found.values(), Path(into))
+        except HubError:
+            return
+        for name, one in got.items():
+            data_ = FILES[name] if name != "model.safetensors" else BIG[:200_000]
+            assert one.path.read_bytes() == data_
+            assert one.sha256 == hashlib.sha256(data_).hexdigest()
 
 
 def test_counts_are_exact_from_many_threads() -> None:

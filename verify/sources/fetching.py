@@ -18,7 +18,8 @@ import msgspec
 from parentage.manifest import atomic
 from parentage.manifest.errors import HubContentError, HubError, HubUnreachableError, UsageError
 from parentage.manifest.hashing import Progress
-from parentage.verify.sources.hub import Repo, check_content, streamed
+from parentage.verify.sources.exact import check_content
+from parentage.verify.sources.hub import Repo, streamed
 from parentage.verify.sources.listed import Content, Listed
 from parentage.verify.sources.web import PassingError
 
@@ -188,7 +189,7 @@ class _Fetcher(msgspec.Struct, frozen=True):
 
     def _check(self, listed: Listed, taking: _Taking) -> None:
         if taking.content is not None:
-            check_content(self.repo, listed, taking.content)
+            check_content(self.repo.place, listed, taking.content)
         elif taking.proof is None or not taking.proof.is_whole:
             raise HubContentError("a file was not compared to its end", where=listed.path)
 

@@ -21,20 +21,17 @@ import msgspec
 from parentage.manifest import canonical
 from parentage.manifest.errors import (
     HubAnswerError,
-    HubContentError,
     HubError,
-    HubGatedError,
-    HubNotFoundError,
     HubOfflineError,
-    HubTokenError,
-    HubUnreachableError,
     JsonError,
     MissingExtraError,
     UsageError,
 )
+from parentage.verify.sources import exact
 from parentage.verify.sources import listed as lists
 from parentage.verify.sources.listed import Content, Listed
 from parentage.verify.sources.place import HubPlace, parse_place
+from parentage.verify.sources.refusals import refused
 from parentage.verify.sources.web import Answer, PassingError, Patience, Web, address
 
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
@@ -44,8 +41,6 @@ _MAX_PAGE: Final = 32 << 20
 _MAX_INFO: Final = 32 << 20
 _MAX_PAGES: Final = 2_000
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
-_NEXT: Final = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
 
 
 class Repo(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -175,7 +170,7 @@ def listing(repo: Repo) -> dict[str, Listed]:
     for _ in range(_MAX_PAGES):
         document, answer = _json(repo.web, url, _MAX_PAGE, repo.place)
         lists.collected(found, lists.entries(document, str(repo)), str(repo))
-        url = _next_page(answer, base)
+        url = exact.next_page(answer, base)
         if url is None:
             lists.check_folders(found, str(repo))
             return dict(sorted(found.items()))
@@ -221,15 +216,15 @@ def read_range(repo: Repo, listed: Listed, start: int, stop: int) -> bytes:
         return b""
 
     def check(answer: Answer) -> int:
-        _check_head(repo, listed, answer)
-        _check_range(listed, answer, start, stop)
+        _check(repo, listed, answer)
+        exact.check_range(listed, answer, start, stop)
         return stop - start
 
     def once() -> bytes:
         headers = {"range": f"bytes={start}-{stop - 1}"}
         answer, data = repo.web.read(_at(repo, listed), check, headers=headers)
         _remember(repo, listed, answer)
-        return _all(data, stop - start, listed)
+        return exact.all_of(data, stop - start, listed)
 
     return repo.web.patiently(once)
 
@@ -250,18 +245,18 @@ def read_whole(repo: Repo, listed: Listed, *, limit: int = MAX_WHOLE) -> bytes:
         )
 
     def check(answer: Answer) -> int:
-        _check_head(repo, listed, answer)
-        check_whole(listed, answer)
+        _check(repo, listed, answer)
+        exact.check_whole(listed, answer)
         return listed.size
 
     def once() -> bytes:
         _, data = repo.web.read(_at(repo, listed), check)
-        return _all(data, listed.size, listed)
+        return exact.all_of(data, listed.size, listed)
 
     data = repo.web.patiently(once)
     content = Content(listed)
     content.update(data)
-    check_content(repo, listed, content)
+    exact.check_content(repo.place, listed, content)
     return data
 
 
@@ -275,97 +270,24 @@ def streamed(repo: Repo, listed: Listed, start: int = 0) -> Iterator[Iterator[by
     """
     headers = {"range": f"bytes={start}-{listed.size - 1}"} if start else {}
     with repo.web.stream(_at(repo, listed), headers=headers) as (answer, pieces):
-        _check_head(repo, listed, answer)
+        _check(repo, listed, answer)
         if start:
-            _check_range(listed, answer, start, listed.size)
+            exact.check_range(listed, answer, start, listed.size)
         else:
-            check_whole(listed, answer)
+            exact.check_whole(listed, answer)
         _remember(repo, listed, answer)
         yield pieces
 
 
-def check_content(repo: Repo, listed: Listed, content: Content) -> None:
-    """Compare what came with what is listed.
-
-    Raises:
-        HubContentError: other bytes.
-    """
-    if content.found != content.expected:
-        raise HubContentError(
-            "the Hub gave other bytes than it lists for this file",
-            where=f"{repo}: {listed.path}",
-            expected=content.expected,
-            found=content.found,
-            hint="try again; if it stays, the mirror or the cache in between is broken",
-        )
-
-
-def check_whole(listed: Listed, answer: Answer) -> None:
-    """Check that an answer announces a whole file.
-
-    Raises:
-        HubAnswerError: part of it, or another size.
-    """
-    length = answer.headers.get("content-length")
-    if answer.status != 200 or (length is not None and length != str(listed.size)):
-        raise HubAnswerError(
-            "the Hub sends something else than the file",
-            where=listed.path,
-            expected=f"HTTP 200, {listed.size} bytes",
-            found=f"HTTP {answer.status}, {length} bytes",
-        )
-
-
-def _check_range(listed: Listed, answer: Answer, start: int, stop: int) -> None:
-    text = answer.headers.get("content-range", "")
-    found = _CONTENT_RANGE.fullmatch(text)
-    expected = f"bytes {start}-{stop - 1}/{listed.size}"
-    if (
-        answer.status == 206
-        and found
-        and tuple(map(int, found.groups()))
-        == (
-            start,
-            stop - 1,
-            listed.size,
-        )
-    ):
-        return
-    problem = (
-        "the server ignores Range" if answer.status == 200 else "the server sends another range"
-    )
-    raise HubAnswerError(
-        problem,
-        where=f"{listed.path} at {address(answer.url)}",
-        expected=f"HTTP 206, {expected}",
-        found=f"HTTP {answer.status}, {text or 'no Content-Range'}",
-        hint="read from a Hub or mirror that serves ranges: HF_ENDPOINT",
-    )
-
-
-def _check_head(repo: Repo, listed: Listed, answer: Answer) -> None:
-    """Refuse an answer that is about another commit or another content than is listed."""
+def _check(repo: Repo, listed: Listed, answer: Answer) -> None:
+    """Refuse a refusal, and an answer that is about another commit or content than is listed."""
     if answer.status >= 400:
-        if listed.path in repo.targets:
-            # An address of a store holds for an hour or so; the Hub has a new one.
-            repo.targets.pop(listed.path, None)
-            raise PassingError(_refused(repo.web, answer, repo.place, listed.path))
-        raise _refused(repo.web, answer, repo.place, listed.path)
-    linked = answer.headers.get("x-linked-etag", "").strip('W/"')
-    said = {
-        "commit": (repo.commit, answer.headers.get("x-repo-commit", repo.commit)),
-        "sha256": (listed.sha256 or "", linked or listed.sha256 or ""),
-        "size": (str(listed.size), answer.headers.get("x-linked-size", str(listed.size))),
-    }
-    for name, (expected, found) in said.items():
-        if expected != found:
-            raise HubContentError(
-                "the file changed between listing and reading",
-                where=f"{repo}: {listed.path}",
-                expected=f"{name} {expected}",
-                found=f"{name} {found}",
-                hint="ask again at a commit: the Hub must not change what a commit holds",
-            )
+        error = refused(repo.web, answer, repo.place, listed.path)
+        # An address of a store holds for an hour or so; the Hub has a new one.
+        if repo.targets.pop(listed.path, None) is not None:
+            raise PassingError(error)
+        raise error
+    exact.check_head(repo.place, listed, answer)
 
 
 def _at(repo: Repo, listed: Listed) -> str:
@@ -384,38 +306,10 @@ def _remember(repo: Repo, listed: Listed, answer: Answer) -> None:
         repo.targets[listed.path] = answer.url
 
 
-def _all(data: bytes, size: int, listed: Listed) -> bytes:
-    if len(data) != size:
-        raise PassingError(
-            HubUnreachableError(
-                "the answer ended early",
-                where=listed.path,
-                expected=f"{size} bytes",
-                found=f"{len(data)} bytes",
-            )
-        )
-    return data
-
-
-def _next_page(answer: Answer, base: str) -> str | None:
-    link = answer.headers.get("link", "")
-    found = _NEXT.search(link[:8192])
-    if found is None:
-        return None
-    if not found[1].startswith(f"{base}?"):
-        raise HubAnswerError(
-            "the Hub's list goes on elsewhere",
-            where=base,
-            expected=f"{base}?…",
-            found=address(found[1]),
-        )
-    return found[1]
-
-
 def _json(web: Web, url: str | None, limit: int, place: HubPlace) -> tuple[Any, Answer]:
     def check(answer: Answer) -> int:
         if answer.status != 200:
-            raise _refused(web, answer, place)
+            raise refused(web, answer, place)
         return limit
 
     answer, data = web.patiently(lambda: web.read(str(url), check))
@@ -425,47 +319,6 @@ def _json(web: Web, url: str | None, limit: int, place: HubPlace) -> tuple[Any, 
         raise HubAnswerError(
             f"the Hub's answer can't be read: {error.what}", where=str(place), found=error.found
         ) from error
-
-
-def _refused(web: Web, answer: Answer, place: HubPlace, name: str = "") -> HubError:
-    """Name what a Hub's refusal means, and what helps."""
-    code = answer.headers.get("x-error-code", "")
-    said = web.scrubbed(answer.headers.get("x-error-message", ""))
-    where, found = (
-        f"{place}: {name}" if name else str(place),
-        f"HTTP {answer.status} {said}".strip(),
-    )
-    if code == "GatedRepo":
-        return HubGatedError(
-            "the owner of this repository must let you in first",
-            where=where,
-            found=found,
-            hint=f"ask for access on the page of {place.repo}, then: hf auth login",
-        )
-    if code == "RevisionNotFound":
-        return HubNotFoundError(
-            "no such revision",
-            where=where,
-            found=found,
-            hint=f"hf repos branch --help; hf repos tag list {place.repo}",
-        )
-    if code == "EntryNotFound":
-        return HubNotFoundError("no such file at this commit", where=where, found=found)
-    if answer.status in {401, 403} and web.has_token:
-        return HubTokenError(
-            "the Hub refuses your token: expired, revoked, or not allowed to read this",
-            where=where,
-            found=found,
-            hint="hf auth login, with a token that may read it (hf auth whoami says whose it is)",
-        )
-    if code == "RepoNotFound" or answer.status in {401, 403, 404}:
-        hint = (
-            "check the name" if web.has_token else "check the name; if it is private: hf auth login"
-        )
-        return HubNotFoundError(
-            "no such repository, or a private one", where=where, found=found, hint=hint
-        )
-    return HubError("the Hub refuses", where=where, found=found)
 
 
 def _web(waiting: Patience) -> Web:

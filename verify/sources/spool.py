@@ -6,7 +6,8 @@ saves the way to the Hub.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,12 @@ import msgspec
 
 from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.manifest import atomic
-from parentage.manifest.errors import FileSetError, HubNotFoundError
+from parentage.manifest.errors import (
+    CannotRunError,
+    FileSetError,
+    HubNotFoundError,
+    WriteFailedError,
+)
 from parentage.manifest.files import open_one
 from parentage.manifest.hashing import Expecting, Progress
 from parentage.manifest.model import INDEX_SUFFIX, PICKLED, READERS, read_index
@@ -101,7 +107,8 @@ def bring(
     Raises:
         HubError: a subclass names what is in the way; what came so far is kept for the next time.
         FileSetError: the cache holds something else than files.
-        WriteFailedError: the disk is full or not writable, or another process is at it.
+        CannotRunError: another process is fetching the same files.
+        WriteFailedError: the disk is full or not writable.
     """
     known = folder_of(place, hub.endpoint()) if place.is_pinned else None
     if known is not None and (found := _remembered(known)) and not _missing(known, found, choice):
@@ -114,7 +121,7 @@ def bring(
     with atomic.reporting(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     meter: object = progress
-    with atomic.alone(folder):
+    with _alone(folder):
         while missing := _missing(folder, found, choice):
             if isinstance(meter, Expecting):
                 meter.expect(sum(listed.size for listed in missing))
@@ -124,6 +131,23 @@ def bring(
             folder.with_name(f"{repo.commit}.json"), msgspec.json.encode(list(found.values()))
         )
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from fetching the same files, or say that one is at it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(atomic.alone(folder))
+        except WriteFailedError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            raise CannotRunError(
+                "another process is fetching the same files",
+                where=str(folder),
+                hint="wait for it, then run the same command again",
+            ) from error
+        yield
 
 
 def _missing(folder: Path, found: Listing, choice: Choice) -> list[Listed]:
