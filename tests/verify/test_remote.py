@@ -210,6 +210,36 @@ def test_a_hub_that_lists_what_it_does_not_have(release: Release) -> None:
     assert {"header-digest", "tensor-missing"} <= codes(report) or "shard-index" in codes(report)
 
 
+def test_a_header_with_the_same_tensors_and_other_bytes(release: Release) -> None:
+    name = "model-00002-of-00003.safetensors"
+    data = release.files[name]
+    size = 8 + int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8:size])
+    again = json.dumps(dict(reversed(entries.items())), separators=(",", ":")).encode()
+    other = data[:8] + again.ljust(size - 8) + data[size:]
+    assert (len(other), other != data) == (len(data), True)
+    release.hub.faults.add("replace", path=name, data=other)
+    assert codes(release.check()) == {"header-digest"}
+
+
+def test_a_table_that_is_not_about_these_tensors(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher may sign whatever it likes; without leaves, identities alone would not show it."""
+    real = table.build
+
+    def reshaped(*arguments: Any) -> tuple[bytes, bytes]:
+        data, leaves = real(*arguments)
+        return data.replace(b'"shape":[2,8]', b'"shape":[8,2]'), leaves
+
+    monkeypatch.setattr("parentage.manifest.table.build", reshaped)
+    save_file({"w": np.ones((2, 8), np.float32)}, tmp_path / "model.safetensors")
+    parentage.sign_release(tmp_path, KeySigner(release.key), release.trust, observed=True)
+    release.hub.put_folder("acme/reshaped", tmp_path)
+    report = verify_remote(HubPlace("acme/reshaped"), trust=release.trust)
+    assert (report.verdict, codes(report)) == ("refuted", {"tensor-place"})
+
+
 def test_weights_that_a_hub_would_not_send(release: Release) -> None:
     """Only slices can see it: without them the check says that no weights were read."""
     name = "model-00003-of-00003.safetensors"
