@@ -73,6 +73,7 @@ bench: $(VENV)/.dev peers  ## measure against the peers, side by side
 	$(PY) benchmarks/run.py
 	$(PY) benchmarks/oms.py
 	$(PY) benchmarks/hub.py
+	$(PY) benchmarks/card.py
 
 conformance: $(VENV)/.dev  ## the public conformance cases, from ../shared/vectors or PARENTAGE_VECTORS
 	$(PY) tests/conformance/oms.py

@@ -249,3 +249,30 @@ def test_many_pointers_and_a_large_file(rio: Path) -> None:
     stage("rio/text.md", b"no pointer")
 
     assert lfs.staged(rio, [*found, "large.bin", "text.md", "absent.bin"]) == found
+
+
+@pytest.mark.parametrize("kind", ["lineage/v0.1", "status/v0.1"])
+def test_a_statement_that_breaks_its_schema_is_an_error(run: Run, rio: Path, kind: str) -> None:
+    import base64
+
+    path = rio / ".parentage" / "claims.jsonl"
+    bundle = json.loads(path.read_bytes().split(b"\n")[0])
+    payload = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    payload |= {"predicateType": f"https://parentage.dev/{kind}", "predicate": {"more": 1}}
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
+    path.write_bytes(path.read_bytes() + json.dumps(bundle).encode() + b"\n")
+
+    code, out, _ = run("staged", "rio/.parentage/claims.jsonl", "--json")
+
+    assert code == 1
+    assert "manifest-malformed" in errors(out)
+
+
+def test_a_table_that_takes_long_to_read_is_said_not_to_be_read(run: Run, tmp_path: Path) -> None:
+    card(draft(tmp_path), TRUE)
+    (tmp_path / ".parentage" / "tensors.jsonl").write_bytes(b'{"name":0}\n' * (1 << 20))
+
+    code, out, _ = run("staged", tmp_path / "README.md", "--json")
+
+    assert code == 0
+    assert any("which is large" in text for text in json.loads(out)["releases"][0]["notChecked"])

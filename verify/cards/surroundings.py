@@ -16,7 +16,7 @@ CONFIG: Final = "config.json"
 MERGEKIT: Final = "mergekit_config.yml"
 SCORES: Final = ".eval_results"
 _SMALL: Final = 1 << 20
-_MAX_SCORES: Final = 1_000
+_MAX_SCORES: Final = 256
 
 
 class Folder:

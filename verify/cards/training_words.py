@@ -51,7 +51,7 @@ _BLOCKS: Final = re.compile(
     r"<!--.*?(?:-->|\Z)|^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1|\Z)|`[^`\n]*`", re.DOTALL | re.MULTILINE
 )
 #: A line's end inside a paragraph: no empty line, heading, list, quote or table follows.
-_WRAPPED: Final = re.compile(r"\n(?!\s*(?:\n|[#>|*+-]|\d+[.)]|\Z))")
+_WRAPPED: Final = re.compile(r"\n(?![ \t]*(?:\n|[#>|*+-]|\d+[.)]|\Z))")
 _SENTENCE: Final = re.compile(r"[^.!?\n]*(?:[.!?](?=\S)[^.!?\n]*)*[.!?\n]?", re.DOTALL)
 _LONGEST: Final = 2_000
 

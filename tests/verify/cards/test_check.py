@@ -23,7 +23,7 @@ from cards import (
     draft,
 )
 
-from parentage.manifest.errors import UnsignedError, UsageError
+from parentage.manifest.errors import MalformedError, UnsignedError, UsageError
 from parentage.verify.cards.check import check
 from parentage.verify.cards.levels import parse_levels
 from parentage.verify.cards.report import CardReport
@@ -519,3 +519,32 @@ def test_a_renamed_parent_is_followed_where_a_hub_is_asked(tmp_path: Path) -> No
     assert of(asked, "C02") == []
     assert len(of(alone, "C02")) == len(of(other, "C02")) == 2
     assert any("renamed" in text for text in alone.not_checked)
+
+
+def test_configs_that_take_long_to_read_are_not_read(tmp_path: Path) -> None:
+    draft(tmp_path, source=imported(CONFIG))
+    (tmp_path / "mergekit_config.yml").write_text(CONFIG + "# " + "x" * (64 << 10))
+    blocks = f"```yaml\n{CONFIG}# {'x' * (64 << 10)}\n```\n" + f"```yaml\n{CONFIG}```\n" * 6
+
+    report = check(card(tmp_path, TRUE, blocks))
+
+    assert [p.message for p in of(report, "C06")] == ["can't be compared: file too large"]
+    assert any("3 more merge configs" in text for text in report.not_checked)
+    assert any("a merge config of" in text for text in report.not_checked)
+
+
+def test_result_files_without_end_are_an_error(tmp_path: Path) -> None:
+    card(draft(tmp_path), TRUE)
+    (tmp_path / ".eval_results").mkdir()
+    for number in range(257):
+        (tmp_path / ".eval_results" / f"{number}.yaml").touch()
+
+    with pytest.raises(MalformedError, match="too many files"):
+        check(tmp_path)
+
+
+def test_text_beyond_a_bound_is_said_not_to_be_read(tmp_path: Path) -> None:
+    report = check(card(draft(tmp_path), TRUE, "word " * 60_000 + "It was post-trained.\n"))
+
+    assert of(report, "C04") == []
+    assert any("beyond its first" in text for text in report.not_checked)

@@ -25,6 +25,9 @@ _FENCED: Final = re.compile(r"^```ya?ml[ \t]*\r?\n(.*?)^```", re.DOTALL | re.MUL
 _QUANTISED_TAGS: Final = frozenset(
     {"gguf", "awq", "gptq", "exl2", "exl3", "bitsandbytes", "mlx-4bit"}
 )
+#: What a merge config may have (bytes), and how many a card: reading them is slow.
+_LARGEST: Final = 64 << 10
+_BLOCKS: Final = 4
 _NEXT: Final = (
     "put the file back that was signed, or declare and sign again: parentage declare --recipe"
 )
@@ -33,7 +36,7 @@ _NEXT: Final = (
 def differs(evidence: Evidence) -> Iterator[Hit]:
     """C06: another mergekit config, in its file or in the card, than the recipe was imported from."""
     try:
-        data = evidence.folder.read(MERGEKIT)
+        data = evidence.folder.read(MERGEKIT, _LARGEST)
     except FileSetError as error:
         yield _unread(error, MERGEKIT, 0)
         data = None
@@ -43,8 +46,13 @@ def differs(evidence: Evidence) -> Iterator[Hit]:
     if card is None:
         return
     yield from _section(evidence, card)
-    for block in _FENCED.finditer(card.text, card.body):
-        if "merge_method" in block[1]:
+    blocks = [one for one in _FENCED.finditer(card.text, card.body) if "merge_method" in one[1]]
+    if len(blocks) > _BLOCKS:
+        evidence.skip(f"{len(blocks) - _BLOCKS} more merge configs in the card")
+    for block in blocks[:_BLOCKS]:
+        if len(block[1]) > _LARGEST:
+            evidence.skip(f"a merge config of {len(block[1]):,} characters in the card")
+        else:
             yield from _compare(evidence, block[1].encode(), README, card.line_at(block.start(1)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -19,6 +19,11 @@ _INDEX: Final = "model-index"
 _SHOWN: Final = 5
 _NEXT: Final = "parentage bench attach, so that the score belongs to these weights"
 _LONGEST: Final = 64
+_LARGEST: Final = 64 << 10
+
+
+#: Values by task or data set, and metric; the empty metric is any.
+Signed = dict[tuple[str, str], set[str]]
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -47,7 +52,7 @@ def unbound(evidence: Evidence) -> Iterator[Hit]:
         )
     for name in evidence.folder.score_files():
         try:
-            text = (evidence.folder.read(name) or b"").decode("utf-8")
+            text = (evidence.folder.read(name, _LARGEST) or b"").decode("utf-8")
             document = parse_marked(text, where=name, limit=MAX_MATTER).value
         except (MalformedError, UnicodeDecodeError) as error:
             what = error.what if isinstance(error, MalformedError) else "not UTF-8"
@@ -59,9 +64,12 @@ def unbound(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _of_file(evidence: Evidence, said: list[Claimed], file: str, line: int) -> Iterator[Hit]:
+    if not said:
+        return
     root = evidence.authority.lineage.weights.root
-    ours = [one for one in evidence.authority.benchmarks if one.weights == root]
-    others = [one for one in evidence.authority.benchmarks if one.weights != root]
+    benchmarks = evidence.authority.benchmarks
+    ours = _signed(one for one in benchmarks if one.weights == root)
+    others = _signed(one for one in benchmarks if one.weights != root)
     loose = [score for score in said if not _is_bound(score, ours)]
     moved = [score for score in loose if _is_bound(score, others)]
     if moved:
@@ -70,19 +78,25 @@ def _of_file(evidence: Evidence, said: list[Claimed], file: str, line: int) -> I
         yield _hit("benchmark results that no statement binds to these weights", rest, file, line)
 
 
-def _is_bound(said: Claimed, statements: Sequence[Benchmark]) -> bool:
-    """Say whether a statement has this score: of that task or data set, that metric, to its digits."""
+def _signed(statements: Iterable[Benchmark]) -> Signed:
+    """Return the values that statements give, by task or data set, and by metric or none."""
+    found: Signed = {}
     for one in statements:
         if one.replayed is not None and not one.replayed.agrees:
             continue
         data = {task.id: task.dataset for task in one.tasks}
         for score in one.scores:
-            names = {score.task.lower(), data.get(score.task, "").lower()}
+            names = {score.task.lower(), data.get(score.task, "").lower()} - {""}
             metrics = {"", score.metric.lower(), score.metric.split(",")[0].lower()}
-            same = said.metric in metrics and not names.isdisjoint(said.names)
-            if same and _agrees(said.value, score.value):
-                return True
-    return False
+            for key in ((name, metric) for name in names for metric in metrics):
+                found.setdefault(key, set()).add(score.value)
+    return found
+
+
+def _is_bound(said: Claimed, signed: Signed) -> bool:
+    """Say whether statements have this score: of that task or data set, that metric, to its digits."""
+    values = (signed.get((name, said.metric), ()) for name in said.names)
+    return any(_agrees(said.value, value) for found in values for value in found)
 
 
 def _agrees(said: str, signed: str) -> bool:

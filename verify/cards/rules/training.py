@@ -14,6 +14,7 @@ from parentage.verify.cards.training_words import training_in
 from parentage.verify.showing import Level
 
 _SHOWN: Final = 3
+_READ: Final = 1 << 18
 _GENERATED: Final = "generated_from_trainer"
 _NEXT: Final = "say what was done, or declare the training as a step of the recipe"
 
@@ -56,6 +57,11 @@ def claimed(evidence: Evidence) -> Iterator[Hit]:
 
 def _sentences(evidence: Evidence, card: Card, expected: str, most: Level) -> Iterator[Hit]:
     body = outside(card.text[card.body :])
+    if len(body) > _READ:
+        evidence.skip(
+            f"the card's text beyond its first {_READ:,} characters, for words of training"
+        )
+        body = body[:_READ]
     names = {
         name for p in evidence.parents if p.at for name in (p.at.repo, p.at.repo.split("/")[1])
     }
