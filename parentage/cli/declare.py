@@ -147,7 +147,12 @@ def command(
     click.echo(f"declared {lineage.weights.tensors} tensors, {int(lineage.weights.bytes):,} bytes")
     for name, root in lineage.weights.root.items():
         click.echo(f"weights   {name} {root}")
-    click.echo(f"next      parentage sign {model} --key release.key")
+    if (model / "README.md").is_file():
+        click.echo(
+            f"next      parentage card sync {model}, then parentage sign {model} --key release.key"
+        )
+    else:
+        click.echo(f"next      parentage sign {model} --key release.key")
     return 0
 
 

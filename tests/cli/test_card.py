@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from cards import TRUE, card, draft
+from cards import MERGE, NEX, QWEN, TRUE, card, draft
 from commandline import Run, ok
 from hub_rig import LocalHub
 
@@ -143,3 +143,47 @@ def test_the_hub_is_asked_for_the_new_name_of_a_parent(
     report = json.loads(run("card", "check", "hf://acme/rio", "--json")[1])
 
     assert "C02" not in {problem["code"] for problem in report["problems"]}
+
+
+def test_the_whole_way_and_a_card_that_is_edited_afterwards(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/cards.md has it; the card that claims post-training is refused before it is signed."""
+    golden = Path(__file__).parents[1] / "vectors" / "honest-linear"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARENTAGE_PASSPHRASE", "secret")
+    for name, parent in (("nex", "a"), ("qwen", "b")):
+        shutil.copytree(golden / "parents" / parent, name)
+    Path("rio").mkdir()
+    shutil.copy(golden / "release" / "model.safetensors", "rio")
+    readme = Path("rio/README.md")
+    readme.write_text(
+        "---\nlicense: apache-2.0 # checked\n---\n# Rio\n\nRio was post-trained by us.\n"
+    )
+    recipe = {"version": "0.1", "steps": [MERGE]}
+    recipe["parents"] = [{k: p[k] for k in ("id", "uri", "license")} for p in (NEX, QWEN)]
+    Path("recipe.json").write_text(json.dumps(recipe))
+    parents = ("--parent", "nex=./nex", "--parent", "qwen=./qwen")
+    ok(run("keygen", "-o", "release.key"))
+
+    declared = ok(run("declare", "rio", "--recipe", "recipe.json", *parents))
+    assert "next      parentage card sync rio, then parentage sign rio" in declared
+    ok(run("card", "sync", "rio"))
+    code, out, _ = run("card", "check", "rio")
+    assert code == 1
+    assert "[C04] (rio/README.md:12)" in out
+    readme.write_text(
+        readme.read_text().replace("Rio was post-trained by us.", "A 0.6 to 0.4 merge.")
+    )
+    ok(run("card", "check", "rio"))
+    ok(run("sign", "rio", "--key", "release.key"))
+    assert "signed by whom you trust" in ok(run("card", "check", "rio", "--key", "release.pub"))
+    ok(run("verify", "rio", "--key", "release.pub", "--level", "integrity"))
+
+    readme.write_text(readme.read_text().replace("license: apache-2.0", "license: cc-by-4.0"))
+    code, out, _ = run("card", "check", "rio", "--key", "release.pub", "--rule", "C08=error")
+    assert code == 1
+    assert "metadata was changed after signing  [C08] (rio/README.md:2)" in out
+    code, out, _ = run("verify", "rio", "--key", "release.pub", "--level", "integrity")
+    assert code == 1
+    assert "next:     parentage card check says which part of the card" in out
