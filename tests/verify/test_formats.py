@@ -245,8 +245,11 @@ def test_any_text_gives_valid_documents(name: str, message: str, file: str) -> N
     SARIF.validate(json.loads(FORMATS["sarif"](one)))
     assert JUNIT.validate(etree.fromstring(FORMATS["junit"](one).encode())), JUNIT.error_log
     for line in FORMATS["github"](one)[:-1].split("\n"):
-        assert parsed(line)[0] == "error"
+        command, properties, data = parsed(line)
         assert "\r" not in line
+        assert command == "error"
+        assert data.startswith(message)
+        assert properties.get("file", "") == (file or name)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -292,6 +295,16 @@ def test_a_graph_is_drawn_and_its_labels_direct_nothing() -> None:
 
 def test_quiet_says_nothing() -> None:
     assert FORMATS["quiet"](CASES["refuted"]) == ""
+
+
+def test_paths_are_as_platforms_name_them() -> None:
+    one = shown(Verdict.REFUTED, wrong(file="./sub dir/README.md"))
+    assert json.loads(FORMATS["gitlab"](one))[0]["location"]["path"] == "sub dir/README.md"
+    result = json.loads(FORMATS["sarif"](one))["runs"][0]["results"][0]
+    assert (
+        result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        == "sub%20dir/README.md"
+    )
 
 
 def test_results_keep_their_names_when_lines_counts_and_revisions_change() -> None:

@@ -31,13 +31,13 @@ from parentage.manifest import recipe as recipes
 from parentage.manifest import table
 from parentage.manifest.errors import PolicyError, UsageError
 from parentage.manifest.strict_yaml import parse_yaml
-from parentage.verify.gates.checks import CHECKS, recipe
+from parentage.verify.gates.checks import CHECKS
 from parentage.verify.gates.checks.origin import passes
 from parentage.verify.gates.facts import Facts
 from parentage.verify.gates.policy import Gate, GatePolicy, load, parse
 from parentage.verify.gates.reasons import ORDER, strongest
 from parentage.verify.gates.report import GateReport
-from parentage.verify.gates.run import run
+from parentage.verify.gates.run import decided, run
 from parentage.verify.gates.text import text_of
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
@@ -404,19 +404,42 @@ def test_a_card_that_lies(place: Place) -> None:
     assert next(one for one in ask().reasons if one.code == "C02").file == "README.md"
 
 
-def test_no_tensor_compared_is_no_pass(place: Place) -> None:
-    report = place.integrity(place.merged)
-    empty = msgspec.structs.replace(
-        report.report,
-        coverage=msgspec.structs.replace(report.report.coverage, tensors=0, tensors_checked=0),
-    )
+@pytest.mark.parametrize("level", ["recompute", "integrity", "remote"])
+@pytest.mark.parametrize("counts", [(0, 0), (5, 4)])
+def test_no_tensor_compared_is_no_pass(place: Place, level: str, counts: tuple[int, int]) -> None:
+    """Whatever a verification says: one that compared nothing, or not all, and recomputed nothing."""
+    report = place.integrity(place.merged).report
+    tensors, checked = counts
+    cover = msgspec.structs.replace(report.coverage, tensors=tensors, tensors_checked=checked)
     facts = Facts(
-        rules=place.gate(upload={}).rules("upload"), report=empty, files={}, licence="",
+        rules=place.gate(upload={**QUIET, "level": level}).rules("upload"),
+        report=msgspec.structs.replace(report, coverage=cover),
+        files={},
+        lineage=place.world.lineage("merged"),
+        licence="",
+    )
+    said = {one.code: one.verdict for check in CHECKS for one in check.look(facts)}
+
+    wanted = {"nothing-checked", *(["rung-not-reached"] if level == "recompute" else [])}
+    assert said == dict.fromkeys(wanted, Verdict.UNPROVEN)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REFUTED, Verdict.UNSIGNED, Verdict.DENIED])
+def test_what_the_verification_decided_holds_whatever_the_reasons(
+    place: Place, verdict: Verdict
+) -> None:
+    gate = place.gate(upload={**QUIET, "level": "integrity"})
+    report = msgspec.structs.replace(place.integrity(place.merged).report, verdict=verdict)
+    facts = Facts(
+        rules=gate.rules("upload"), report=report, files={}, licence="",
         lineage=place.world.lineage("merged"),
     )  # fmt: skip
-    assert [one.verdict for one in recipe.nothing(facts)] == [Verdict.UNPROVEN]
-    # and a recompute that did nothing of what the recipe has
-    assert [one.code for one in recipe.rung(facts)] == ["rung-not-reached"]
+
+    assert decided(gate, "upload", facts, None).verdict is verdict
+    unread = msgspec.structs.replace(
+        facts, report=msgspec.structs.replace(report, verdict=Verdict.UNPROVEN), lineage=None
+    )
+    assert decided(gate, "upload", unread, None).verdict is Verdict.UNPROVEN
 
 
 def test_the_order_of_verdicts(place: Place, trained: Path) -> None:

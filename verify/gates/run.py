@@ -88,7 +88,7 @@ def run(
             expected="hf://org/name@revision" if rules.level == "remote" else "a folder",
             found=str(release),
         )
-    return _decided(gate, name, _facts(rules, report, seen), card)
+    return decided(gate, name, _facts(rules, report, seen), card)
 
 
 def _verified(
@@ -106,7 +106,8 @@ def _verified(
     return report
 
 
-def _decided(gate: Gate, name: str, facts: Facts, card: CardReport | None) -> GateReport:
+def decided(gate: Gate, name: str, facts: Facts, card: CardReport | None) -> GateReport:
+    """Return what a gate says of facts: every reason, and the strongest one's verdict."""
     report = facts.report
     found = GateReport(
         gate=name,
