@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,13 @@ def test_run(lab: World, bench: Any) -> None:
     assert found.observed.environment.packages == listed
     assert left["environment"]["HF_HUB_OFFLINE"] == "1"
     assert "HF_TOKEN" not in left["environment"]
-    # Where namespaces work, not even this machine could be reached.
+    # Where namespaces work, they are used, and not even this machine could be reached.
+    tried = ["unshare", "--user", "--map-current-user", "--net", "true"]
+    if (
+        shutil.which("unshare")
+        and subprocess.run(tried, capture_output=True, check=False).returncode == 0
+    ):
+        assert found.observed.isolation != "environment"
     assert left["reached"] == (found.observed.isolation == "environment")
     assert found.started is not None
     assert found.finished is not None

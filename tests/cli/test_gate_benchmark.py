@@ -9,13 +9,12 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
-from boards import GATE, LM_EVAL, RESULTS, SCHEMAS, TRUST, Board
+from boards import GATE, LM_EVAL, RESULTS, SCHEMAS, TRUST, Board, replayed
 from commandline import ok
 from worlds import MERGE, World
 
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.statements import benchmark
-from parentage.attest.statements.benchmark import Replayed, Spread
 from parentage.attest.statements.shared import Digest
 from parentage.attest.trust import TrustedKeys
 
@@ -159,22 +158,12 @@ def test_scores_of_other_weights_moved_here(board: Board) -> None:
     world = World.__new__(World)
     world.root, world.key = board.root, board.key("owner")
     world.trust = TrustedKeys((world.key.public,))
-    line = board.lines(benchmark.TYPE)[0]
+    lines = (board.release / CLAIMS).read_bytes()
     board.release = world.merge("swapped", {**MERGE, "params": {"weights": ["0.5", "0.5"], "normalize": True}})  # fmt: skip
-    board.gate(whole=GATE.replace("exact", "declared") % "")
-    assert board.codes(code=3) == {"benchmark-unsigned"}
+    assert board.codes(code=3) == {"benchmark-unsigned", "lineage-not-known"}
     with (board.release / CLAIMS).open("ab") as file:
-        file.write(line)
-    assert board.codes(code=1) == {"weights-differ", "statement-not-counted"}
-
-
-def replayed(**changes: Any) -> Replayed:
-    found = Replayed(
-        claim=Digest(sha256="1" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0", most="0.00001",
-        tolerance="0.0001", median_tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
-        same_weights=Spread(reruns=3, median="0", most="0.00001"),
-    )  # fmt: skip
-    return msgspec.structs.replace(found, **changes)
+        file.write(lines)
+    assert board.codes(code=1) == {"weights-differ", "statement-not-counted", "lineage-not-known"}
 
 
 @pytest.mark.parametrize(("by", "changes", "code", "reasons"), [
@@ -192,6 +181,14 @@ def test_which_replays_count(board: Board, by: str, changes: Any, code: int, rea
     claim = board.said()[0]
     board.say(by, lambda s: msgspec.structs.replace(s, binding="replayed", replayed=replayed(**{"claim": Digest(sha256=claim), **changes})))  # fmt: skip
     assert board.codes(code=code) == reasons
+
+
+def test_a_publisher_who_is_an_evaluator_replays_nothing_of_its_own(board: Board) -> None:
+    trust = TRUST.replace("{key: other.pub}]", "{key: other.pub}, {key: owner.pub}]")
+    board.gate(whole=GATE.replace("asserted", "replayed") % "", trust=trust)
+    claim = Digest(sha256=board.said()[0])
+    board.say("owner", lambda s: msgspec.structs.replace(s, binding="replayed", replayed=replayed(claim=claim)))  # fmt: skip
+    assert board.codes(code=5) == {"binding-too-weak"}
 
 
 def test_statements_of_another_file(board: Board) -> None:

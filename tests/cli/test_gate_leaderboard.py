@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
-from boards import GATE, LM_EVAL, SCHEMAS, Board
+from boards import GATE, LM_EVAL, SCHEMAS, Board, replayed
 from commandline import ok
 from hub_rig import LocalHub
 from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parentage.attest.statements.shared import Digest
 from parentage.manifest.errors import MalformedError
 from parentage.verify.benchmarks.leaderboard import same_score
 from parentage.verify.benchmarks.rows import read_rows
@@ -95,6 +97,14 @@ def test_weights_that_are_not_the_signed_ones(board: Board) -> None:
     report = asked(board, [row(0.3125)], code=1)
     assert states(report) == ["contradicted"]
     assert "tensor-digest" in report["rows"][0]["why"][0]
+
+
+def test_a_replay_that_disagrees(board: Board) -> None:
+    """By the publisher it is nothing; by a verifier it contradicts the row."""
+    no = replayed(claim=Digest(sha256=board.said()[0]), agrees=False, most="0.5")
+    for by, state, code in (("owner", "proven", 0), ("judge", "contradicted", 1)):
+        board.say(by, lambda s: msgspec.structs.replace(s, binding="replayed", replayed=no))
+        assert states(asked(board, [row(0.3125)], code=code)) == [state]
 
 
 def test_withdrawn(board: Board) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from commandline import Run
 from worlds import World
 
@@ -16,7 +17,7 @@ from parentage.attest import bundle
 from parentage.attest.bundle import CLAIMS
 from parentage.attest.statement import parse_statement
 from parentage.attest.statements import benchmark
-from parentage.attest.statements.benchmark import Benchmark
+from parentage.attest.statements.benchmark import Benchmark, Replayed, Spread
 from parentage.attest.statements.shared import Digest, sha256
 from parentage.attest.trust import TrustedKeys
 from parentage.verify.attesting import Verifier, attest
@@ -97,3 +98,13 @@ def make(root: Path) -> Path:
     with (root / "merged" / CLAIMS).open("ab") as file:
         file.write(b"".join(done.fit))
     return root
+
+
+def replayed(**changes: Any) -> Replayed:
+    """What a replay of half a log showed; it agrees."""
+    found = Replayed(
+        claim=Digest(sha256="1" * 64), nonce="6" * 64, requests=16, of_requests=32, median="0", most="0.00001",
+        tolerance="0.0001", median_tolerance="0.0001", agrees=True, device="cpu", dtype="float32",
+        same_weights=Spread(reruns=3, median="0", most="0.00001"),
+    )  # fmt: skip
+    return msgspec.structs.replace(found, **changes)
