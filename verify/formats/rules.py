@@ -51,6 +51,7 @@ MEANINGS: Final = {
     "recipe-mismatch": "The recipe, recomputed, does not give these weights",
     "refuted": "Evidence contradicts the claim",
     "replay-differs": "Logged samples, scored again, do not have the scores that were logged",
+    "repository-moved": "A repository of a Hub was found under another name than the one asked for",
     "requirement-not-met": "The trust policy demands a statement that is not here",
     "score-contradicted": "A row of the leaderboard contradicts what was signed",
     "score-differs": "An evaluator signed another score of the same task",
