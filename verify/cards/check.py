@@ -17,7 +17,7 @@ from parentage.manifest.card import (
     read_card,
     read_record,
 )
-from parentage.manifest.errors import ParentageError, UsageError, printable
+from parentage.manifest.errors import MalformedError, ParentageError, UsageError, printable
 from parentage.verify.cards.authority import Authority, find_authority
 from parentage.verify.cards.evidence import Evidence, Hit, Renamed, Rule, milder
 from parentage.verify.cards.kinds import kinds_of
@@ -28,7 +28,7 @@ from parentage.verify.cards.surroundings import ADAPTER, Folder
 from parentage.verify.showing import Level, Problem
 from parentage.verify.verdict import Verdict
 
-#: Problem of a card that no rule can look at.
+#: Problem of a card, or of what is compared with it, that can't be read.
 UNREADABLE = "card-unreadable"
 _LEVELS = (Level.ERROR, Level.WARNING, Level.NOTE)
 
@@ -98,10 +98,16 @@ def judge(
             evidence.skip(f"{rule.id} {rule.slug}: set to ignore")
             continue
         report.rules.append(rule.id)
-        for hit in rule.look(evidence):
-            problem = _problem(rule, level, hit)
-            report.problems.append(problem)
-            contradicted |= rule.contradicts and problem.level is Level.ERROR
+        try:
+            for hit in rule.look(evidence):
+                problem = _problem(rule, level, hit)
+                report.problems.append(problem)
+                contradicted |= rule.contradicts and problem.level is Level.ERROR
+        except MalformedError as error:
+            # What can't be read is not passed over: nobody could say that the rule holds.
+            evidence.skip(f"{rule.id} {rule.slug}: what it looks at can't be read")
+            unread = [*unread, _unreadable(error)]
+            report.problems.append(unread[-1])
     if authority.state != "verified":
         evidence.skip("the signature: whose manifest this is (--key release.pub, or --policy FILE)")
     report.problems.sort(key=lambda problem: _LEVELS.index(problem.level))
@@ -131,7 +137,10 @@ def _read(evidence: Evidence, signed_card: Path | None) -> list[Problem]:
         evidence.skip("the card: it can't be read")
         evidence.data = evidence.data or b""
         problems.append(_unreadable(error))
-    evidence.record = _record(folder, evidence.authority)
+    try:
+        evidence.record = _record(folder, evidence.authority)
+    except MalformedError as error:
+        problems.append(_unreadable(error))
     if signed_card is not None:
         evidence.signed_card = _signed_card(signed_card, evidence.authority)
     return problems
@@ -173,7 +182,7 @@ def _unreadable(error: ParentageError) -> Problem:
         where=error.where,
         expected=error.expected,
         found=error.found,
-        next=error.hint or "correct the card; the Hub can't read it either",
+        next=error.hint or "correct it; what can't be read is not passed",
         file=README,
     )
 

@@ -17,7 +17,7 @@ DOCS: Final = "docs/gates.md"
 MEANINGS: Final = {
     "benchmark-unsigned": "No statement is about this results file",
     "binding-too-weak": "Scores are bound to the weights more weakly than the gate demands",
-    "card-unreadable": "The model card can't be read",
+    "card-unreadable": "The model card, or what it is compared with, can't be read",
     "dataset-not-pinned": "Nothing says which documents a benchmark task had",
     "denied": "The release is valid, and the policy says no",
     "dispute": "Somebody whom the policy does not list disagrees with the release",

@@ -22,8 +22,10 @@ from cards import (
     card,
     draft,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from parentage.manifest.errors import MalformedError, UnsignedError, UsageError
+from parentage.manifest.errors import UnsignedError, UsageError
 from parentage.verify.cards.check import check
 from parentage.verify.cards.levels import parse_levels
 from parentage.verify.cards.report import CardReport
@@ -533,14 +535,19 @@ def test_configs_that_take_long_to_read_are_not_read(tmp_path: Path) -> None:
     assert any("a merge config of" in text for text in report.not_checked)
 
 
-def test_result_files_without_end_are_an_error(tmp_path: Path) -> None:
+def test_result_files_without_end_are_no_way_around_the_rules(tmp_path: Path) -> None:
     card(draft(tmp_path), TRUE)
     (tmp_path / ".eval_results").mkdir()
     for number in range(257):
         (tmp_path / ".eval_results" / f"{number}.yaml").touch()
 
-    with pytest.raises(MalformedError, match="too many files"):
-        check(tmp_path)
+    report = check(tmp_path)
+
+    assert (report.exit_code, report.verdict) == (4, "unproven")
+    assert [p.message for p in report.problems] == ["too many files"]
+    assert "C10 score-unbound: what it looks at can't be read" in report.not_checked
+    card(tmp_path, TRUE.replace("merge", "finetune"))
+    assert check(tmp_path).exit_code == 1
 
 
 def test_text_beyond_a_bound_is_said_not_to_be_read(tmp_path: Path) -> None:
@@ -548,3 +555,51 @@ def test_text_beyond_a_bound_is_said_not_to_be_read(tmp_path: Path) -> None:
 
     assert of(report, "C04") == []
     assert any("beyond its first" in text for text in report.not_checked)
+
+
+KEYS = st.sampled_from(
+    [
+        "base_model",
+        "base_model_relation",
+        "license",
+        "license_name",
+        "licence",
+        "tags",
+        "datasets",
+        "model-index",
+        "quantized_by",
+        "x",
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.text("ab/-: .é\x1b[]{}#|@0", max_size=8)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["results", "task", "dataset", "metrics", "type", "value", "name"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+WORDS = st.sampled_from(
+    ["post-trained ", "not ", "merge ", "\n", "\r", "```yaml\n", "```", "merge_method: linear\n", "<!--", "<!-- parentage:begin -->", "<!-- parentage:end -->", "---\n", "- ", ". ", "\u2028", "\x00", "models: [a]\n"]
+)  # fmt: skip
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=6), st.lists(WORDS, max_size=20).map("".join))
+@settings(max_examples=60)
+def test_any_card_gives_a_report(
+    tmp_path_factory: pytest.TempPathFactory, matter: dict[str, Any], body: str
+) -> None:
+    folder = draft(tmp_path_factory.mktemp("any"), source=imported(CONFIG))
+    (folder / "README.md").write_bytes(f"---\n{json.dumps(matter)}\n---\n{body}".encode())
+
+    report = check(folder)
+
+    assert report.exit_code in {0, 1, 4, 5}
+    assert all(
+        problem.message.isprintable() and problem.found.isprintable() for problem in report.problems
+    )

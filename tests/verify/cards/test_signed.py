@@ -274,3 +274,19 @@ def test_what_trusted_verifiers_recomputed_is_in_the_section() -> None:
 
     assert "- recomputed: 3 tensors at rung A" in by_policy
     assert "recomputed:" not in unverified
+
+
+def test_broken_digests_of_a_card_are_no_way_around_the_rules(
+    signed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher can sign anything; what is signed and can't be read leaves the card unproven."""
+    from parentage.manifest import card as cards
+
+    signed.declare()
+    monkeypatch.setattr(cards.Digests, "to_json", lambda _: b"[]\n")
+    signed.sign()
+
+    report = check(signed.folder, trust=signed.trust)
+
+    assert (report.exit_code, report.verdict) == (4, "unproven")
+    assert len(report.rules) == 13
