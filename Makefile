@@ -65,9 +65,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(PY) -m vulture
 
-check: lint  ## everything that CI runs
-	$(MAKE) test PYTEST="$(PYTEST) --cov --cov-report="
+covered: $(VENV)/.demo  ## the tests, and how much of the package they reach
+	$(PY) -m $(PYTEST) --cov --cov-report=
 	$(PY) -m coverage report
+
+check: lint covered  ## linters, and the tests with coverage
 
 bench: $(VENV)/.dev peers  ## measure against the peers, side by side
 	$(PY) benchmarks/run.py
