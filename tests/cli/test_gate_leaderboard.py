@@ -189,7 +189,7 @@ def test_boards_that_are_none(tmp_path: Path, text: str, what: str) -> None:
 @given(st.decimals(0, 1, places=9), st.integers(0, 8), st.booleans())
 def test_what_is_rounded_is_the_same_score(exact: Decimal, digits: int, percent: bool) -> None:
     shown = (100 * exact if percent else exact).quantize(
-        Decimal(1).scaleb(-digits), ROUND_HALF_EVEN
+        Decimal(1).scaleb(-digits if percent else -digits - 2), ROUND_HALF_EVEN
     )
     assert same_score(format(shown, "f"), format(exact, "f"))
     assert not same_score(format(shown + 3, "f"), "0.5")

@@ -34,6 +34,10 @@ from parentage.verify.sources.place import HubPlace
 from parentage.verify.verdict import EXIT_CODES, Finding, Verdict, denial, finding
 
 SCHEMA: Final = "https://parentage.dev/leaderboard/v0.1"
+#: How far from a score rounding may lead, as a part of it, or of 1.
+_ROUNDED: Final = Decimal("0.005")
+#: Harnesses that write percents themselves: 0.95 of theirs is no 95.
+_IN_PERCENT: Final = frozenset({"opencompass"})
 State = Literal["proven", "claimed", "contradicted", "none"]
 Source = Path | HubPlace
 
@@ -211,7 +215,7 @@ def _compared(
 ) -> Annotated:
     """Look for the statement that says this score, and for one that says another."""
     about = [(one, score) for one in said for score in one.said.scores if _is_of(row, one, score)]
-    equal = [(one, score) for one, score in about if same_score(row.value, score.value)]
+    equal = [(one, score) for one, score in about if _shows(row, one, score)]
     for one, score in equal:
         beside = [other for other in said if other.said.results == one.said.results]
         if any(other.counted and DISAGREES in other.why_not for other in beside):
@@ -255,12 +259,27 @@ def _is_of(row: Row, one: Said, score: Score) -> bool:
     return not row.dataset or row.dataset == task.dataset
 
 
-def same_score(shown: str, signed: str) -> bool:
-    """Say whether a board shows a signed score: as it is or in percent, rounded to the board's digits."""
-    value = Decimal(shown)
+def _shows(row: Row, one: Said, score: Score) -> bool:
+    percent = one.said.harness.name not in _IN_PERCENT
+    return same_score(row.value, score.value, percent=percent)
+
+
+def same_score(shown: str, signed: str, *, percent: bool = True) -> bool:
+    """Say whether a board shows a signed score: as it is or in percent, rounded to the board's digits.
+
+    A row chooses its own digits, so that it may be off by half a percent at most: 0.55 is never 1.
+
+    Args:
+        shown: on the board, decimal text.
+        signed: in a statement, likewise.
+        percent: whether a signed score up to 1 may be shown in percent.
+    """
+    value, exact = Decimal(shown), Decimal(signed)
     exponent = value.as_tuple().exponent
     half = Decimal(1).scaleb(exponent if isinstance(exponent, int) else 0) / 2
-    return any(abs(value - exact) <= half for exact in (Decimal(signed), 100 * Decimal(signed)))
+    if abs(value - exact) <= min(half, _ROUNDED * max(abs(exact), Decimal(1))):
+        return True
+    return percent and abs(exact) <= 1 and abs(value - 100 * exact) <= min(half, 100 * _ROUNDED)
 
 
 def _row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -15,7 +15,7 @@ from parentage.attest.policy import Role
 from parentage.attest.roles import Believed, persons
 from parentage.attest.statement import Subject
 from parentage.attest.statements import benchmark
-from parentage.attest.statements.benchmark import BINDINGS, Benchmark, Binding, Replayed
+from parentage.attest.statements.benchmark import Benchmark, Binding, Replayed
 from parentage.attest.statements.shared import sha256
 from parentage.manifest.errors import StatementError
 from parentage.verify.benchmarks.claim import Bound
@@ -108,17 +108,26 @@ def strongest(said: Sequence[Said], believed: Believed) -> tuple[Binding | None,
     counted = [one for one in said if not one.why_not and one.counted]
     # An asserted and an observed statement say the same scores: their signers are counted together.
     plain = [one for one in counted if one.said.binding != "replayed"]
-    people = frozenset[str]().union(*(one.counted for one in plain))
-    if len(people) < needed:
+    if len(_people(plain)) < needed:
         return None, counted
-    claimed = {one.payload for one in plain}
-    holding = [*plain, *(one for one in counted if _replays(one.said, claimed))]
-    best: Binding = max((one.said.binding for one in holding), key=BINDINGS.index)
-    return best, holding
+    claimed = {one.payload: one.counted for one in plain}
+    replays = [one for one in counted if _replays(one, claimed)]
+    if replays:
+        return "replayed", [*plain, *replays]
+    seen = _people(one for one in plain if one.said.binding == "observed")
+    return "observed" if len(seen) >= needed else "asserted", plain
 
 
-def _replays(said: Benchmark, claimed: set[str]) -> bool:
-    return said.replayed is not None and said.replayed.claim.sha256 in claimed
+def _people(said: Iterable[Said]) -> frozenset[str]:
+    return frozenset[str]().union(*(one.counted for one in said))
+
+
+def _replays(one: Said, claimed: Mapping[str, frozenset[str]]) -> bool:
+    """Say whether it replays a claim that counts, by somebody who does not stand for that claim."""
+    if one.said.replayed is None:
+        return False
+    of = claimed.get(one.said.replayed.claim.sha256)
+    return of is not None and bool(one.counted - of)
 
 
 def _who(said: Benchmark, claims: Iterable[Claim], signers: frozenset[str]) -> frozenset[str]:
