@@ -53,6 +53,8 @@ _STAGING: Final = ".parentage-pull-"
 _SMALL: Final = 32 << 20
 #: Files read at once.
 _STREAMS: Final = 4
+#: Names of files in one line.
+_SHOWN: Final = 5
 
 Tell = Callable[[str], None]
 
@@ -157,9 +159,19 @@ class _Pulling:
                 files.files[name] = open_one(name, self._staging / name, ())
             claimed = open_claimed(state, files)
         state.findings += listings.compare(self._listing, claimed.oms, claimed.table)
+        self._leave_out(claimed)
         if state.holds:
             state.findings += self._small(claimed)
         return claimed
+
+    def _leave_out(self, claimed: Claimed) -> None:
+        """Fetch nothing that an ignore path leaves unsigned: a mirror could put anything there."""
+        kept = {*claimed.oms.resources, *self._evidence}
+        left = sorted(set(self._listing) - kept)
+        if left:
+            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+            self._asked.tell(f"left out, for nobody signed it: {', '.join(left[:_SHOWN])}{more}")
+        self._listing = {name: one for name, one in self._listing.items() if name in kept}
 
     def _small(self, claimed: Claimed) -> list[Finding]:
         """Fetch what the Hub lists without a SHA-256, and compare it."""

@@ -40,7 +40,9 @@ class StreamCheck:
         It raises HubContentError at the first MiB that is not what was signed.
         """
         lines = sorted(self._lines.get(name, ()), key=lambda line: line.offsets)
-        if not name.endswith(".safetensors") or not _without_gap(lines, self._files[name]):
+        if not name.endswith(".safetensors") or not lines:
+            return None
+        if not _without_gap(lines, self._files[name]):
             return None
         return _FileStream(self._files[name], lines, self._leaves, self._found)
 
@@ -59,7 +61,7 @@ class StreamCheck:
 
 def _without_gap(lines: Sequence[TensorLine], file: FileLine) -> bool:
     """Say whether tensors and a header before them are the whole file."""
-    if not lines or lines[0].offsets[0] < 8:
+    if lines[0].offsets[0] < 8:
         return False
     ends = [line.offsets[1] for line in lines]
     starts = [line.offsets[0] for line in lines]

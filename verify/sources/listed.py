@@ -101,11 +101,12 @@ def entries(document: object, where: str) -> list[Listed]:
 def _listed(entry: _Entry, where: str) -> Listed:
     parts = entry.path.split("/")
     plain = entry.path.isprintable() and "\\" not in entry.path and len(entry.path) <= _MAX_NAME
-    if not plain or any(part in {"", ".", ".."} or len(part) > 255 for part in parts):
+    # No Hub lists git's own folder; its config would have git run commands.
+    if not plain or any(p.lower() in {"", ".", "..", ".git"} or len(p) > 255 for p in parts):
         raise HubAnswerError(
             "the Hub lists a file name that is not one",
             where=where,
-            expected="a relative path of printable characters, without ..",
+            expected="a relative path of printable characters, without .. and .git",
             found=entry.path,
         )
     if entry.lfs is not None and entry.lfs.size != entry.size:
