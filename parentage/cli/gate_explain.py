@@ -26,6 +26,8 @@ def command(gate: Path | None, as_json: bool) -> int:
 
     loaded = None if gate is None else load(gate, usable=False)
     gates = {} if loaded is None else loaded.policy.gates()
+    board = loaded.policy.benchmark if loaded else None
+    scores = board.explained() if board else {}
     if as_json:
         emit(
             {
@@ -37,6 +39,7 @@ def command(gate: Path | None, as_json: bool) -> int:
                     name: {"demands": demanded(rules), "checks": explained(rules)}
                     for name, rules in gates.items()
                 },
+                "benchmark": scores,
             }
         )
         return 0
@@ -49,6 +52,10 @@ def command(gate: Path | None, as_json: bool) -> int:
             click.echo(f"  {one.code:<20}{said}")
         if rules.card:
             click.echo(f"  {'card':<20}{json.dumps(rules.card)}")
+    if scores:
+        click.echo("\nbenchmark: statements by evaluators of the trust policy")
+    for demand, value in scores.items():
+        click.echo(f"  {demand:<20}{json.dumps(value)}")
     for one in explained() if loaded is None else ():
         click.echo(f"  {one.code:<20}{one.what}  [{one.rule or 'always'}]")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -321,6 +322,55 @@ def test_the_same_nonce_draws_the_same_places(tiny: Path, run: Run) -> None:
     _, one = replay(run, tiny, "honest", "-o", tiny / "x.jsonl", "--nonce", NONCE)
     _, two = replay(run, tiny, "honest", "-o", tiny / "y.jsonl", "--nonce", NONCE)
     assert one["worst"] == two["worst"]
+
+
+def gated(run: Run, root: Path, name: str, *more: object) -> tuple[int, Any]:
+    (root / "gate.yaml").write_text(
+        'version: "0.1"\ntrust: trust.yaml\nbenchmark: {binding: replayed, lineage: signed}\n'
+    )
+    code, out, _ = run("gate", "benchmark", LM_EVAL, "--release", root / name, "--gate", root / "gate.yaml",
+                       "--device", "cpu", "--json", *more)  # fmt: skip
+    return code, json.loads(out)
+
+
+def test_a_gate_replays_by_itself(tiny: Path, run: Run) -> None:
+    code, report = gated(run, tiny, "honest")
+    assert (code, [found["code"] for found in report["findings"]]) == (5, ["binding-too-weak"])
+    code, report = gated(run, tiny, "honest", "--samples-file", LOG)
+    assert (code, report["binding"], report["replay"]["requests"]) == (0, "replayed", 16)
+    code, report = gated(run, tiny, "moved", "--samples-file", LOG)
+    assert (code, report["findings"][0]["code"]) == (1, "replay-differs")
+    other = tiny / "other.jsonl"
+    other.write_bytes(LOG.read_bytes().replace(b"0 plus 0", b"0 plus 9"))
+    code, report = gated(run, tiny, "honest", "--samples-file", other)
+    assert code == 5
+    assert {found["code"] for found in report["findings"]} == {"log-unsigned", "binding-too-weak"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"model_type": "somebodys-own", "auto_map": {"AutoConfig": "code.Config"}}, "can't load"),
+        ({"num_hidden_layers": 2}, "do not fit"),
+        ({"hidden_size": 32}, "can't load|do not fit"),
+        ({"tie_word_embeddings": False}, "do not fit"),
+    ],
+)
+def test_a_model_that_can_not_be_replayed(
+    tiny: Path, run: Run, change: dict[str, Any], what: str
+) -> None:
+    """Code of a release is never run, and no tensor is made up or left out."""
+    folder = tiny / "odd"
+    shutil.copytree(TINY, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    (folder / "code.py").write_text("raise SystemExit(99)\n")
+    ok(run("sign", folder, "--observed", "--key", tiny / "owner.key"))
+    ok(run("bench", "attach", folder, LM_EVAL, "--samples", LOG, "--key", tiny / "lab.key",
+           "--policy", tiny / "trust.yaml"))  # fmt: skip
+    code, report = replay(run, tiny, "odd")
+    assert (code, report["error"]["code"]) == (4, "cannot-run")
+    assert re.search(what, report["error"]["message"])
 
 
 @pytest.mark.parametrize("key", ["owner", "lab"])

@@ -212,6 +212,15 @@ def test_rules_that_are_none(board: Board, whole: str, trust: str, what: str) ->
     assert what in json.dumps(report)
 
 
+def test_what_a_gate_demands_is_explained(board: Board) -> None:
+    board.gate(", tasks: [{id: arc}]")
+    _, out, _ = board.run("gate", "explain", board.root / "gate.yaml", "--json")
+    said = json.loads(out)["benchmark"]
+    assert (said["binding"], said["tasks"], said["pinned"]) == ("asserted", [{"id": "arc"}], True)
+    _, out, _ = board.run("gate", "explain", board.root / "gate.yaml")
+    assert 'lineage             "exact"' in out
+
+
 def test_every_format_shows_it(board: Board, tmp_path: Path) -> None:
     board.results.write_text(LM_EVAL.read_text().replace("0.3125", "0.9125"))
     outputs = [f"{name}={tmp_path / name}" for name in ("sarif", "junit", "markdown", "github")]

@@ -80,6 +80,7 @@ def build(root: Path) -> World:
     (root / "tasks" / "tiny.yaml").write_text(TASK.replace("DATA", str(root / "data.jsonl")))
     rows = [{"question": f"{a} plus {b} is", "choices": [f" {a + b}", f" {a + b + 1}"], "answer": (a + b) % 2}
             for a in range(4) for b in range(4)]  # fmt: skip
+    rows[0]["question"], rows[1]["question"] = "", "spaces at its end  "
     (root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return world
 

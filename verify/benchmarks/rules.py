@@ -75,3 +75,16 @@ class BenchmarkRules(Wire, frozen=True, kw_only=True):
     tasks: Annotated[tuple[TaskRule, ...], msgspec.Meta(max_length=1024)] = ()
     max_age: Duration | None = None
     replay: ReplayRule = ReplayRule()
+
+    def explained(self) -> dict[str, object]:
+        """Return every demand by its name in the file, those that were left out among them."""
+        return {
+            "binding": self.binding,
+            "lineage": self.lineage,
+            "isolated": self.isolated,
+            "pinned": self.pinned,
+            "tasks": [msgspec.to_builtins(task) for task in self.tasks],
+            "maxAge": self.max_age,
+            "replay.samples": self.replay.samples,
+            "replay.maxTolerance": self.replay.max_tolerance,
+        }

@@ -173,8 +173,10 @@ def scorer(release: Path, trust: Trust, demands: Demands, *, dtype: str = "") ->
             if (release / name).is_file():
                 (Path(folder) / name).write_bytes(verified.read(name))
         with _named(release):
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            # Left out, trust_remote_code is a question on the terminal.
+            own = {"local_files_only": True, "trust_remote_code": False}
+            config = transformers.AutoConfig.from_pretrained(folder, **own)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
             model = _model(transformers, config, dict(verified.items()), dtype, release)
         yield Scorer(model.to(device).eval(), tokenizer, device)
 
@@ -191,7 +193,7 @@ def _model(
     floating = [t.dtype for t in state.values() if t.is_floating_point()]
     own = getattr(config, "dtype", None) or (floating[0] if floating else torch.float32)
     with torch.device("meta"):  # its class, without its memory
-        shape = transformers.AutoModelForCausalLM.from_config(config)
+        shape = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model, said = type(shape).from_pretrained(
         None,
         config=config,
