@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from hub_rig import READ_TOKEN, LocalHub
@@ -28,9 +31,10 @@ from parentage.manifest.errors import (
     HubUnreachableError,
     UsageError,
 )
-from parentage.verify.publication import PushReport
+from parentage.verify.publication import PushReport, differences, publication
 from parentage.verify.publishing import Checked, Push, Result, push
 from parentage.verify.sources import hub_writing
+from parentage.verify.sources.hub import listing, resolve
 from parentage.verify.sources.place import parse_place
 from parentage.verify.sources.web import Patience
 
@@ -248,12 +252,16 @@ def test_a_file_that_changes_while_it_is_sent_is_not_merged(hub: LocalHub, relea
 def test_weights_that_change_once_they_were_sent_are_not_proposed(
     hub: LocalHub, release: Path
 ) -> None:
+    sha256 = hashlib.sha256((release / NAME).read_bytes()).hexdigest()
+
     def spoil() -> None:
+        if not hub.hub.objects.has(sha256):
+            return  # it was another large file's turn
         with (release / NAME).open("r+b") as stream:
             stream.seek(-1, 2)
             stream.write(b"!")
 
-    hub.faults.after("lfs-verify", spoil)
+    hub.faults.after("lfs-verify", spoil, times=2)
     with pytest.raises(FileSetError, match="changed while it was uploaded"):
         put(release)
     assert pulls(hub) == {}
@@ -345,11 +353,15 @@ def test_a_token_that_may_not_write_is_named_and_never_shown(
     hub: LocalHub, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.put(REPO, {})
-    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
-    hub.faults.add("status", route="commit", code=403, message=f"{READ_TOKEN} may not")
+    token = "hf_" + "a1B2" * 8
+    hub.faults.add("status", route="commit", code=403, message=f"{token} may not")
     with pytest.raises(HubTokenError) as error:
         put(release)
-    assert READ_TOKEN not in str(error.value)
+    assert token not in str(error.value)
+    assert "may not" in error.value.found
+    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
+    with pytest.raises(HubTokenError) as error:
+        put(release)
     assert "hf auth login" in error.value.hint
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubOfflineError):
@@ -366,6 +378,28 @@ def test_limits_of_one_commit_are_known_before_it_is_made(
     with pytest.raises(UsageError, match="more files than one commit"):
         put(release)
     assert pulls(hub) == {}
+
+
+def test_a_file_that_the_repository_ignores_is_named(hub: LocalHub, release: Path) -> None:
+    listed = [
+        {"path": name, "uploadMode": "regular", "shouldIgnore": name == "config.json", "oid": None}
+        for name in on_disk(release)
+    ]
+    data = json.dumps({"files": listed}).encode()
+    hub.faults.add("garbage", route="preupload", data=data)
+    with pytest.raises(UsageError, match=r"\.gitignore leaves out"):
+        put(release)
+    assert pulls(hub) == {}
+
+
+def test_a_blob_of_the_same_sha1_is_not_believed(hub: LocalHub, release: Path) -> None:
+    report = done(put(release))
+    mine = publication(release, TRUST, report.report)
+    repo = resolve(parse_place(f"hf://{REPO}"), waiting=QUICK)
+    assert differences(repo, listing(repo), mine) == []
+    other = msgspec.structs.replace(mine.files["config.json"], sha256="0" * 64)
+    collided = msgspec.structs.replace(mine, files={**mine.files, "config.json": other})
+    assert differences(repo, listing(repo), collided) == ["config.json is another file"]
 
 
 @pytest.mark.parametrize("revision", ["dev", "refs/pr/1", "0" * 40])

@@ -101,12 +101,12 @@ def break_off(there: LocalHub) -> None:
 
 
 def test_an_unsigned_release_is_refused_before_anything_is_fetched(
-    hub: LocalHub, tmp_path: Path
+    there: LocalHub, tmp_path: Path
 ) -> None:
-    hub.put(REPO, {"config.json": b"{}", SHARD: b"x" * 100})
+    there.put(REPO, {"model.sig": None})
     report = get(tmp_path / "rio")
     assert (report.verdict, report.exit_code) == (Verdict.UNSIGNED, 3)
-    assert not [asked for asked in hub.log.requests if asked.route in {"resolve", "lfs-get"}]
+    assert not [asked for asked in there.log.requests if asked.route in {"resolve", "lfs-get"}]
     assert left(tmp_path) == []
 
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,3 +97,18 @@ def test_what_is_no_safetensors_or_has_a_gap_is_left_to_its_sha256() -> None:
     without = {name: line for name, line in claimed.tensors.items() if name != "c"}
     gap = Table(without, claimed.files, claimed.roots)
     assert StreamCheck(gap, leaves).proof(NAME) is None
+
+
+def test_what_passed_by_counts_only_where_the_file_says_the_same(tmp_path: Path) -> None:
+    data, claimed, leaves, identities = published()
+    (tmp_path / NAME).write_bytes(data)
+    other = msgspec.structs.replace(claimed.tensors["c"], dtype="I8")
+    check = StreamCheck(Table({**claimed.tensors, "c": other}, claimed.files, {}), leaves)
+    proof = check.proof(NAME)
+    assert proof is not None
+    proof(memoryview(data))
+    with open_model(tmp_path) as model:
+        found = check.digests(model)
+    assert {name: one.identity for name, one in found.items()} == {
+        name: identity for name, identity in identities.items() if name != "c"
+    }
