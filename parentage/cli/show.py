@@ -9,6 +9,8 @@ import click
 from parentage.cli.places import SOURCE, Given, at_hand
 from parentage.cli.shared import emit, json_option
 
+_SCORES = 20
+
 
 @click.command(
     "show",
@@ -47,6 +49,7 @@ def _lines(claim: dict[str, Any]) -> list[str]:
         "verdict",
         "verificationResult",
         "purl",
+        "binding",
     ):
         if field in predicate:
             lines.append(f"  {field:<8} {printable(str(predicate[field]))}")
@@ -62,4 +65,9 @@ def _lines(claim: dict[str, Any]) -> list[str]:
         for field in ("params", "training", "arithmetic"):
             if field in step:
                 lines.append(f"           {field}: {printable(str(step[field]), 300)}")
+    scores = predicate.get("scores")
+    for score in scores[:_SCORES] if isinstance(scores, list) else ():
+        names = ("task", "metric", "filter", "value")
+        said = [str(score[n]) for n in names if n in score] if isinstance(score, dict) else []
+        lines.append(f"  score    {printable(' '.join(said))}")
     return [*lines, ""]

@@ -62,6 +62,8 @@ def test_attach(lab: World, run: Run) -> None:
     assert (found.scores[0].metric, found.scores[0].value) == ("acc", "0.3125")
     report = lab.verify("merged", ["a", "b"])
     assert report.verified
+    shown = ok(run("show", release))
+    assert "binding  asserted\n  score    tiny_choice acc none 0.3125\n" in shown
 
 
 def test_attach_refuses_nan_and_strangers(lab: World, run: Run, tmp_path: Path) -> None:

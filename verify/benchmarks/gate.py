@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -42,6 +43,7 @@ from parentage.verify.judgement import wanted_of
 from parentage.verify.report import Report
 from parentage.verify.verdict import Verdict, denial
 
+_NOT_RECOMPUTED: Final = "the recipe: nothing was recomputed"
 Parents = Sequence[tuple[str | None, Path]]
 
 
@@ -100,7 +102,7 @@ def ask(
     report.root = verified.root
     report.findings += [one for one in verified.findings if one.refutes or one.denies]
     report.findings += listed(result.tasks, result.scores, rules)
-    report.not_checked += [text for text in verified.not_checked if "recompute" not in text]
+    report.not_checked += [text for text in verified.not_checked if text != _NOT_RECOMPUTED]
     if facts is None:
         report.decide(verified.verdict)
         return report
@@ -165,6 +167,8 @@ def _lineage(
     wanted = wanted_of(facts.seen.signature, facts.found)
     found = known(rules.lineage, verified, facts.found, wanted, facts.claims, believed)
     report.lineage = found.how
+    if rules.lineage not in RUNGS:
+        report.not_checked.append(_NOT_RECOMPUTED)
     if not found.how:
         report.findings.append(
             denial(

@@ -115,6 +115,8 @@ def _facts(report: BenchReport) -> list[tuple[str, str]]:
     facts += [("weights", f"{profile} {root}") for profile, root in report.root.items()]
     if report.lineage:
         facts.append(("lineage", printable(report.lineage)))
+    if report.binding:
+        facts.append(("binding", report.binding))
     for heard in report.statements:
         counted = "not counted" if heard.why_not else heard.binding
         roles = ", ".join(heard.roles) or "no role"
