@@ -38,6 +38,7 @@ from parentage.verify.sources.web import Patience
 #: Open pull requests that are looked at for one that an earlier run made.
 _LOOKED_AT: Final = 10
 _SHOWN: Final = 5
+_UNWRITTEN: Final = "the Hub: nothing was written (--dry-run)"
 _DECLARED: Final = (
     "the bytes of large files on the Hub: that they have the signed SHA-256 is what it says; a pull "
     "proves it"
@@ -122,7 +123,7 @@ class _Pushing:
             dry_run=asked.dry_run,
             left_out=list(mine.left_out),
             report=report,
-            not_checked=[*report.not_checked, _DECLARED],
+            not_checked=[*report.not_checked, _UNWRITTEN if asked.dry_run else _DECLARED],
         )
 
     def run(self) -> PushReport:
@@ -179,8 +180,6 @@ class _Pushing:
             f"{len(said.uploaded)} files to send, {size:,} bytes; {said.unchanged} are there; "
             f"{len(said.deleted)} to delete"
         )
-        if self._asked.dry_run:
-            said.not_checked.append("the Hub: nothing was written (--dry-run)")
         return not self._asked.dry_run
 
     def _standing(self, main: Repo) -> Proposed | None:
@@ -210,7 +209,8 @@ class _Pushing:
 
     def _propose(self, main: Repo) -> Proposed:
         said, files = self._said, self._mine.files
-        self._asked.tell(f"uploading {len(said.uploaded)} files")
+        if said.uploaded:
+            self._asked.tell(f"uploading {len(said.uploaded)} files")
         prepared = self._writer.upload(
             {name: self._asked.folder / name for name in said.uploaded},
             {name: files[name].sha256 for name in said.uploaded},

@@ -159,8 +159,8 @@ class _Pulling:
                 files.files[name] = open_one(name, self._staging / name, ())
             claimed = open_claimed(state, files)
         state.findings += listings.compare(self._listing, claimed.oms, claimed.table)
-        self._leave_out(claimed)
         if state.holds:
+            self._leave_out(claimed)
             state.findings += self._small(claimed)
         return claimed
 
