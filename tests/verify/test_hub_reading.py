@@ -223,6 +223,14 @@ def test_names_that_lead_elsewhere(there: LocalHub, name: str) -> None:
         listing(repo)
 
 
+def test_a_list_with_a_file_that_is_a_folder(there: LocalHub) -> None:
+    repo = at_hub()
+    both = [{"type": "file", "path": p, "oid": "0" * 40, "size": 1} for p in ("a/b", "a")]
+    there.faults.add("garbage", route="tree", data=json.dumps(both).encode())
+    with pytest.raises(HubAnswerError, match="a folder, too"):
+        listing(repo)
+
+
 def test_lists_that_contradict_themselves() -> None:
     file = {"type": "file", "path": "a", "oid": "0" * 40, "size": 1}
     with pytest.raises(HubAnswerError, match="twice"):
