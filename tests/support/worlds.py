@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -141,14 +142,18 @@ def command(
     *arguments: object, env: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does; whatever happens, it never shows a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "parentage", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **(env or {})},
-        **options,
-    )
+    words, environment = [*map(str, arguments)], {**os.environ, **(env or {})}
+    if forked.possible(words, env or {}, options):
+        done = forked.run(words, environment, timeout=120, **options)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "parentage", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=environment,
+            **options,
+        )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done
