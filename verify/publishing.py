@@ -35,8 +35,8 @@ from parentage.verify.sources.hub_writing import WRITING, Proposed, Writer
 from parentage.verify.sources.place import HubPlace
 from parentage.verify.sources.web import Patience
 
-#: Open pull requests that are looked at for one that an earlier run made.
-_LOOKED_AT: Final = 10
+#: The newest pull requests, among which one that an earlier run made is looked for.
+_NEWEST: Final = 20
 _SHOWN: Final = 5
 _UNWRITTEN: Final = "the Hub: nothing was written (--dry-run)"
 _DECLARED: Final = (
@@ -184,13 +184,9 @@ class _Pushing:
 
     def _standing(self, main: Repo) -> Proposed | None:
         """Find an open pull request that is this release, made from main as it is: of an earlier run."""
-        looked_at = 0
-        for proposed in self._writer.proposals():
-            if looked_at == _LOOKED_AT:
-                break
+        for proposed in self._writer.proposals()[:_NEWEST]:
             if not self._writer.is_open(proposed):
                 continue
-            looked_at += 1
             listing = hub.listing(self._resolve(HubPlace(self._main.repo, proposed.revision)))
             is_it = not extra(listing, self._mine) and all(
                 file.is_listed(listing.get(name)) for name, file in self._mine.files.items()
@@ -210,7 +206,7 @@ class _Pushing:
     def _propose(self, main: Repo) -> Proposed:
         said, files = self._said, self._mine.files
         if said.uploaded:
-            self._asked.tell(f"uploading {len(said.uploaded)} files")
+            self._asked.tell(f"hashing and uploading {len(said.uploaded)} files")
         prepared = self._writer.upload(
             {name: self._asked.folder / name for name in said.uploaded},
             {name: files[name].sha256 for name in said.uploaded},

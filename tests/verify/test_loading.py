@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from hub_rig import LocalHub
@@ -295,3 +296,19 @@ def test_a_release_on_a_hub(
     overwrite(kept.parent, place_of(kept.parent, "b"), b"\1\2\3\4")
     with pytest.raises(RefusedError):
         parentage.load_verified(f"hf://acme/rio@{commit}", trust=TRUST)
+
+
+def test_a_snapshot_in_the_clients_cache(release: Path, hub: LocalHub) -> None:
+    hub.put_folder("acme/rio", release)
+    snapshot = Path(huggingface_hub.snapshot_download("acme/rio"))
+    assert (snapshot / NAME).is_symlink()
+    expected = load_file(release / NAME)
+    found = parentage.load_verified(snapshot, trust=TRUST)
+    assert all(same(found[name], expected[name]) for name in expected)
+    blob = (snapshot / NAME).resolve()
+    blob.chmod(0o644)
+    with blob.open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"!")
+    with pytest.raises(RefusedError):
+        parentage.load_verified(snapshot, trust=TRUST)

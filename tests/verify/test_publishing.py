@@ -29,10 +29,12 @@ from parentage.manifest.errors import (
     HubOfflineError,
     HubTokenError,
     HubUnreachableError,
+    MissingExtraError,
     UsageError,
 )
 from parentage.verify.publication import PushReport, differences, publication
 from parentage.verify.publishing import Checked, Push, Result, push
+from parentage.verify.pulling import Pull, pull
 from parentage.verify.sources import hub_writing
 from parentage.verify.sources.hub import listing, resolve
 from parentage.verify.sources.place import parse_place
@@ -409,7 +411,20 @@ def test_only_main_is_published_on(revision: str, hub: LocalHub, release: Path) 
     assert not hub.log.requests
 
 
+def test_without_the_extra_it_is_named(
+    hub: LocalHub, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError) as error:
+        put(release)
+    assert "parentage[hub]" in error.value.hint
+
+
 def test_through_xet(release: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with running(tmp_path_factory.mktemp("xet"), xet=True) as hub:
         done(put(release))
         assert on_hub(hub) == on_disk(release)
+        target = release.parent / "pulled"
+        pulled = pull(Pull(place=parse_place(f"hf://{REPO}"), target=target, trust=TRUST))
+        assert pulled.exit_code == 0
+        assert on_disk(target) == on_disk(release)
