@@ -48,7 +48,7 @@ EXPECTED: dict[str, tuple[str, Callable[[], dict[tuple[str, str, str], str]]]] =
         (row["dataset"], row["metric"], row["mode"]): row["qwen2.5-7b-instruct-hf"]
         for row in csv.DictReader((FILES / "opencompass-0.5.4.csv").read_text().splitlines())
         if row["qwen2.5-7b-instruct-hf"] != "-"}),
-    "every_eval_ever-0.2.2.json": ("inspect_ai", lambda: {("choice", "accuracy", ""): "0.71500"}),
+    "every_eval_ever-0.3.0.json": ("inspect_ai", lambda: {("choice", "accuracy", ""): "0.71500"}),
     "model-index.md": ("model-index", lambda: {
         ("ai2_arc:ARC-Challenge:test", "acc_norm", "normalized accuracy"): "64.590"}),
     "eval_results.yaml": ("eval_results", lambda: {
@@ -105,9 +105,22 @@ def test_data_sets_and_their_revisions() -> None:
         ("cais/hle", "5503434d"),
         ("Idavidrein/gpqa", ""),
     ]
-    record = read("every_eval_ever-0.2.2.json")
+    record = read("every_eval_ever-0.3.0.json")
     assert (record.tasks[0].dataset, record.tasks[0].samples) == ("allenai/ai2_arc", 2376)
     assert record.scores[0].stderr == "0.0093"
+
+
+def test_a_record_of_two_results_by_nobody_known() -> None:
+    said = json.loads((FILES / "every_eval_ever-0.3.0.json").read_text())
+    said["eval_library"] = {"name": "unknown", "version": "unknown"}
+    said["source_metadata"]["source_name"] = "a board"
+    one = said["evaluation_results"][0]
+    said["evaluation_results"] = [{**one, "evaluation_result_id": f"r{n}"} for n in range(2)]
+    found = read_results(json.dumps(said).encode(), "t")
+    assert (found.harness.name, [score.filter for score in found.scores]) == (
+        "a board",
+        ["r0", "r1"],
+    )
 
 
 def test_a_log_as_json_and_as_an_archive_say_the_same(tmp_path: Path) -> None:
@@ -123,7 +136,7 @@ def test_a_log_as_json_and_as_an_archive_say_the_same(tmp_path: Path) -> None:
 
 
 LM = json.loads((FILES / "lm-eval-0.4.13.json").read_text())
-INSPECT = {"version": 2, "status": "success", "eval": {"task": "t", "model": "hf/m"},
+INSPECT = {"status": "success", "eval": {"task": "t", "model": "hf/m"},
            "results": {"scores": [{"name": "s", "metrics": {"accuracy": {"value": 1}}}]}}  # fmt: skip
 BROKEN: dict[str, tuple[bytes, str]] = {
     "nan": (b'{"results": {"t": {"acc,none": NaN}}, "configs": {}, "versions": {}, "config": {}}', "exact value"),

@@ -20,6 +20,8 @@ from parentage.verify.benchmarks.documents import (
 from parentage.verify.benchmarks.result import Result
 
 NAME: Final = "every_eval_ever"
+#: How records say that they don't know.
+_NOBODY: Final = {"", "unknown"}
 _VERSIONS: Final = ("0.2.", "0.3.")
 
 
@@ -53,13 +55,13 @@ def read(document: Document) -> Result:
             raise ResultsError("one name, two data sets", where=where, found=task.id)
         scores.append(_score(found, task, where))
     library = get(said, "eval_library") or {}
+    names = (get(library, "name"), get(said, "source_metadata", "source_name"))
+    harness = next((name for name in (word(n, where) for n in names) if name not in _NOBODY), NAME)
     started = word(said.get("evaluation_timestamp"), where).partition(".")[0]
     model = dict.fromkeys(word(get(said, "model_info", key), where) for key in ("id", "name"))
     return Result(
         harness=Harness(
-            name=word(get(library, "name"), where)
-            or word(get(said, "source_metadata", "source_name"), where)
-            or NAME,
+            name=harness,
             version=word(get(library, "version"), where),
             backend=word(get(said, "model_info", "inference_engine", "name"), where),
         ),
@@ -94,6 +96,7 @@ def _score(found: dict[str, Any], task: Task, where: str) -> Score:
     return Score(
         task=task.id,
         metric=metric,
+        filter=word(found.get("evaluation_result_id"), where),
         value=number(get(details, "score"), f"{where}: {task.id}"),
         stderr=number(error, where) if is_number(error) else None,
         samples=task.samples,

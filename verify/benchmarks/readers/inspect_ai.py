@@ -31,7 +31,8 @@ def matches(document: Document) -> bool:
     return (
         document.kind in {"json", "zip"}
         and isinstance(said, dict)
-        and {"version", "status", "eval"} <= said.keys()
+        and {"status", "eval"} <= said.keys()
+        and isinstance(said["eval"], dict)
     )
 
 
