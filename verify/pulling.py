@@ -6,28 +6,21 @@ folder beside its place, and is renamed when the verdict is there.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from parentage.attest import bundle
 from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.attest.trust import Trust
 from parentage.manifest import atomic, table
 from parentage.manifest.errors import (
-    CannotRunError,
     FileSetError,
-    MalformedError,
     UnsignedError,
     UsageError,
-    WriteFailedError,
 )
 from parentage.manifest.files import FileSet, open_one
 from parentage.manifest.hashing import Digests, Expecting
@@ -38,17 +31,17 @@ from parentage.verify.claimed import Claimed, State, begin, deciding, open_claim
 from parentage.verify.demands import Demands
 from parentage.verify.showing import Result
 from parentage.verify.sources import hub
-from parentage.verify.sources.fetching import PART, Fetched, Proof, Sink, fetch, settle, unsettle
+from parentage.verify.sources.fetching import Fetched, Proof, Sink, fetch, settle, unsettle
 from parentage.verify.sources.hub import Repo
 from parentage.verify.sources.listed import Listed
 from parentage.verify.sources.place import HubPlace
 from parentage.verify.sources.web import Patience
+from parentage.verify.staging import is_taken, require_space, signed_in, staging_for
 from parentage.verify.streaming import StreamCheck
 from parentage.verify.verdict import Finding
 
 #: What says who signed what: fetched before anything else.
 _EVIDENCE: Final = (MODEL_SIG, CLAIMS, MODEL_MLDSA, table.TENSORS, table.LEAVES)
-_STAGING: Final = ".parentage-pull-"
 #: Bytes of a file that is fetched before the weights, where the Hub lists no SHA-256 of it.
 _SMALL: Final = 32 << 20
 #: Files read at once.
@@ -104,7 +97,7 @@ def pull(asked: Pull) -> Result:
     listing = hub.listing(repo)
     size = sum(listed.size for listed in listing.values())
     asked.tell(f"{repo.asked} is commit {repo.commit}: {len(listing)} files, {size:,} bytes")
-    with _staging(asked.target, repo) as staging:
+    with staging_for(asked.target, repo) as staging:
         unsettle(staging, listing)
         return _Pulling(asked, repo, listing, staging).run()
 
@@ -128,7 +121,7 @@ class _Pulling:
             state.report.not_checked.append("the weights: nothing of them was fetched")
             self._forget()
             return state.report
-        if _is_taken(self._asked.target):
+        if is_taken(self._asked.target):
             return self._already_there(claimed[0])
         return self._bring(claimed[0])
 
@@ -202,7 +195,7 @@ class _Pulling:
         """Verify what is at the target; it may only be the same release."""
         target = self._asked.target
         self._forget()
-        signed = _signature_payload(target)
+        signed = signed_in(target)
         if signed != claimed.signature.payload:
             raise UsageError(
                 "something else is there already",
@@ -225,7 +218,7 @@ class _Pulling:
         check = StreamCheck(claimed.table, leaves)
         here = {*self._evidence, *self._came}
         rest = [one for name, one in self._listing.items() if name not in here]
-        self._check_space(rest)
+        require_space(self._staging, self._asked.target, rest)
         size = sum(one.size for one in rest)
         progress: object = self._demands.progress
         self._asked.tell(f"fetching and comparing {len(rest)} files, {size:,} bytes")
@@ -264,71 +257,3 @@ class _Pulling:
                 "from there, or remove it"
             )
         return result
-
-    def _check_space(self, rest: Sequence[Listed]) -> None:
-        there = 0
-        for listed in rest:
-            with suppress(FileNotFoundError):
-                there += (self._staging / (listed.path + PART)).stat().st_size
-        needed = sum(listed.size for listed in rest) - there
-        free = shutil.disk_usage(self._staging).free
-        if needed > free:
-            raise CannotRunError(
-                "not enough space",
-                where=str(self._asked.target.absolute().parent),
-                expected=f"{needed:,} bytes",
-                found=f"{free:,} bytes free",
-                hint="free space, or choose another place",
-            )
-
-
-@contextmanager
-def _staging(target: Path, repo: Repo) -> Iterator[Path]:
-    """Yield the hidden folder beside the target that this state of the repository comes into.
-
-    Raises:
-        UsageError: it is not ours alone, or somebody else is at it.
-        WriteFailedError: it can't be made.
-    """
-    key = hashlib.sha256(f"{repo.endpoint} {repo.place}".encode()).hexdigest()[:12]
-    parent = target.absolute().parent
-    staging = parent / f"{_STAGING}{target.absolute().name}-{key}"
-    with ExitStack() as stack:
-        with atomic.reporting(staging):
-            staging.mkdir(mode=0o700, exist_ok=True)
-        status = staging.lstat()
-        if (
-            not stat.S_ISDIR(status.st_mode)
-            or status.st_uid != os.geteuid()
-            or status.st_mode & 0o22
-        ):
-            raise UsageError(
-                "the folder that it would come into is not yours alone",
-                where=str(staging),
-                hint="remove it",
-            )
-        try:
-            stack.enter_context(atomic.alone(staging, wait=0.0))
-        except WriteFailedError as error:
-            raise UsageError(
-                "the same release is being pulled here by another process", where=str(staging)
-            ) from error
-        yield staging
-
-
-def _is_taken(target: Path) -> bool:
-    """Say whether something is there: anything but an empty folder."""
-    if target.is_dir() and not target.is_symlink():
-        return any(target.iterdir())
-    return os.path.lexists(target)
-
-
-def _signature_payload(target: Path) -> bytes | None:
-    """Return what the signature in a folder signs, unverified; None: there is none."""
-    signature = target / MODEL_SIG
-    if not signature.is_file() or signature.stat().st_size > bundle.MAX_BUNDLE:
-        return None
-    try:
-        return bundle.parse(signature.read_bytes(), MODEL_SIG).payload
-    except MalformedError:
-        return None
