@@ -189,6 +189,7 @@ def _find_matter(text: str) -> tuple[int, int, int] | None:
     """Return start and end of the YAML, and where the text after it starts."""
     start = -1
     at = 0
+    empty: tuple[int, int, int] | None = None
     while at < len(text):
         end = _END.search(text, at)
         line = text[at : end.start() if end else len(text)]
@@ -198,10 +199,14 @@ def _find_matter(text: str) -> tuple[int, int, int] | None:
                 return None
             if line.strip():
                 start = after
-        elif line == "---":
-            return start, at, after
+        # Not before a lone CR: there the client reads on.
+        elif line.rstrip(" \t") == "---" and (end is None or end[0] != "\r"):
+            if at > start:
+                return start, at, after
+            # A block of no line is one after CR LF, and there only if nothing else ends it.
+            empty = (start, start, after) if text[:start].endswith("\r\n") else None
         at = after
-    return None
+    return empty
 
 
 def _read_matter(yaml: str, where: str) -> Marked:

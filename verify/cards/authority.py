@@ -16,7 +16,10 @@ import msgspec
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_SIG
 from parentage.attest.opening import open_bundle
+from parentage.attest.policy import Role
+from parentage.attest.required import Wanted
 from parentage.attest.roles import believed as as_believed
+from parentage.attest.roles import persons
 from parentage.attest.statement import Statement, Subject, parse_statement
 from parentage.attest.statements import benchmark, recompute
 from parentage.attest.statements.benchmark import Benchmark
@@ -27,6 +30,7 @@ from parentage.manifest.files import FileSet
 from parentage.manifest.lineage import DRAFT, LINEAGE, Lineage
 from parentage.manifest.table import TENSORS, FileLine
 from parentage.verify.cards.surroundings import Folder
+from parentage.verify.judgement import wanted_of
 
 State = Literal["verified", "signed", "declared"]
 #: What is said of a manifest in each state.
@@ -91,27 +95,30 @@ def _verified(files: FileSet, trust: Trust) -> Authority:
     opened = open_bundle(files.files[MODEL_SIG].read_small(MAX_BUNDLE), trust, MODEL_SIG)
     signed = oms.parse(opened.statement)
     said = claims.read_claims(files, as_believed(trust))
-    lineage_here = claims.choose_lineage(files, opened, said).lineage
+    found = claims.choose_lineage(files, opened, said)
     return Authority(
-        lineage=lineage_here,
+        lineage=found.lineage,
         state="verified",
         resources=signed.resources,
         files=_weights_files(files),
         benchmarks=tuple(_benchmarks((one.opened.statement, one.where) for one in said.opened)),
-        recomputed=tuple(_recomputed(said, lineage_here)),
+        recomputed=tuple(_recomputed(said, wanted_of(opened, found))),
     )
 
 
-def _recomputed(said: claims.Claims, lineage_here: Lineage) -> Iterator[str]:
-    """Yield how far verifiers recomputed these weights, as their verified statements say."""
+def _recomputed(said: claims.Claims, wanted: Wanted) -> Iterator[str]:
+    """Yield how far verifiers recomputed this release, as their verified statements say."""
+    about = (Subject("lineage", wanted.lineage), *wanted.subjects)
     for claim in said.opened:
-        if claim.opened.statement.predicate_type != recompute.TYPE:
+        who = persons([claim.opened.signer]) - wanted.signers
+        if claim.opened.statement.predicate_type != recompute.TYPE or not who:
             continue
         try:
-            _, done = recompute.parse(claim.opened.statement, claim.where)
+            subjects, done = recompute.parse(claim.opened.statement, claim.where)
         except StatementError:
             continue  # a line that breaks its schema says nothing
-        if done.weights == lineage_here.weights.root and done.verdict == "verified":
+        is_here = subjects == about and done.weights == wanted.weights
+        if Role.VERIFIER in claim.roles and is_here and done.verdict == "verified":
             rungs = ", ".join(f"{one.tensors:,} tensors at rung {one.rung}" for one in done.rungs)
             yield f"{rungs} ({claim.where})"
 

@@ -16,6 +16,11 @@ END: Final = "<!-- parentage:end -->"
 _BADGE: Final = "https://img.shields.io/badge/parentage-lineage_declared-blue"
 _PROVES: Final = "A badge proves nothing: the commands below do."
 _SAID: Final = "- recomputed: "
+#: Such a line and nothing beside it: the author's own words are no verifier's.
+_RECOMPUTED: Final = re.compile(
+    r"- recomputed: [0-9,]+ tensors at rung [A-Z?-]+(, [0-9,]+ tensors at rung [A-Z?-]+)*"
+    r" \([a-z./]{1,64}:[0-9]{1,9}\)"
+)
 _SHOWN: Final = 64
 
 
@@ -72,7 +77,21 @@ def placed(body: str, section: str, end: str) -> str:
 
 def plain(section: str) -> list[str]:
     """Return a section's lines without what verifiers' statements add to it."""
-    return [line for line in re.split("\r\n|\r|\n", section) if line and not line.startswith(_SAID)]
+    return [line for line in _lines(section) if not _RECOMPUTED.fullmatch(line)]
+
+
+def recomputed(section: str) -> list[str]:
+    """Return a section's lines that say what verifiers' statements say."""
+    return [line for line in _lines(section) if _RECOMPUTED.fullmatch(line)]
+
+
+def line_of(said: str) -> str:
+    """Return the line for what a verifier's statement says."""
+    return f"{_SAID}{_md(said)}"
+
+
+def _lines(section: str) -> list[str]:
+    return [line for line in re.split("\r\n|\r|\n", section) if line]
 
 
 def section_of(lineage: Lineage, rungs: Sequence[str]) -> str:
@@ -91,7 +110,7 @@ def section_of(lineage: Lineage, rungs: Sequence[str]) -> str:
         "",
         *_parents(lineage),
         *_recipe(lineage),
-        *(line for said in rungs for line in (f"{_SAID}{_md(said)}",)),
+        *map(line_of, rungs),
         *([""] if rungs else []),
         "To check it, with the publisher's key and the parents' weights:",
         "",

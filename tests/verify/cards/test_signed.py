@@ -290,3 +290,31 @@ def test_broken_digests_of_a_card_are_no_way_around_the_rules(
 
     assert (report.exit_code, report.verdict) == (4, "unproven")
     assert len(report.rules) == 13
+
+
+def test_nobody_but_a_verifier_says_how_far_it_was_recomputed(tmp_path: Path) -> None:
+    """Neither the author of the card, nor somebody who is believed in another role."""
+    from parentage.attest.policy_file import load
+    from parentage.verify.cards.sync import plan
+
+    shutil.copytree(GOLDEN, tmp_path / "all")
+    folder, policy = tmp_path / "all" / "release", tmp_path / "all" / "trust.yaml"
+    card = folder / "README.md"
+    believed = load(policy)
+    card.write_bytes(plan(folder, believed).after)
+    true, line = card.read_text(), "- recomputed: 3 tensors at rung A (.parentage/claims.jsonl:"
+    assert line in true
+    assert "C06" not in {p.code for p in check(folder, trust=believed).problems}
+    for lie in (line + "9)", "- recomputed: all of it, by NASA"):
+        card.write_text(true.replace(line, lie + "\n" + line))
+        assert "C06" in {p.code for p in check(folder, trust=believed).problems}, lie
+
+    card.write_text(true)
+    policy.write_text(
+        policy.read_text()
+        .replace("{key: lab1.pub}, ", "")
+        .replace(", threshold: 2}\n  witness: {any: [", "}\n  witness: {any: [{key: lab1.pub}, ")
+    )
+    believed = load(policy)
+    assert line not in plan(folder, believed).after.decode()
+    assert "C06" in {p.code for p in check(folder, trust=believed).problems}

@@ -66,13 +66,35 @@ def _section(evidence: Evidence, card: Card) -> Iterator[Hit]:
         return
     if found is None:
         return
+    line = card.line_at(card.body + found[0])
+    here = body[found[0] : found[1]]
+    yield from _recomputed(evidence, section.recomputed(here), line)
     written = section.section_of(evidence.authority.lineage, ())
-    if section.plain(body[found[0] : found[1]]) != section.plain(written):
+    if section.plain(here) != section.plain(written):
         yield Hit(
             message="the provenance section is not what the manifest gives",
             where="the section between the parentage markers",
             next=f"parentage card sync {evidence.name}",
-            line=card.line_at(card.body + found[0]),
+            line=line,
+            at_most=Level.WARNING,
+        )
+
+
+def _recomputed(evidence: Evidence, said: list[str], line: int) -> Iterator[Hit]:
+    """Look for the statements that lines of the section are of."""
+    authority = evidence.authority
+    if authority.state != "verified":
+        if said:
+            evidence.skip("how far the card says that it was recomputed (--policy FILE)")
+        return
+    unknown = sorted(set(said) - set(map(section.line_of, authority.recomputed)))
+    if unknown:
+        yield Hit(
+            message="the card says a recompute that no verifier of the trust policy signed",
+            where="the section between the parentage markers",
+            found=unknown[0],
+            next=f"parentage card sync {evidence.name} --policy FILE",
+            line=line,
             at_most=Level.WARNING,
         )
 
