@@ -15,9 +15,8 @@ import msgspec
 
 from parentage.attest import bundle, claims, oms
 from parentage.attest.bundle import CLAIMS, MAX_BUNDLE, MODEL_SIG
-from parentage.attest.opening import open_bundle
+from parentage.attest.opening import Opened, open_bundle
 from parentage.attest.policy import Role
-from parentage.attest.required import Wanted
 from parentage.attest.roles import believed as as_believed
 from parentage.attest.roles import persons
 from parentage.attest.statement import Statement, Subject, parse_statement
@@ -30,7 +29,6 @@ from parentage.manifest.files import FileSet
 from parentage.manifest.lineage import DRAFT, LINEAGE, Lineage
 from parentage.manifest.table import TENSORS, FileLine
 from parentage.verify.cards.surroundings import Folder
-from parentage.verify.judgement import wanted_of
 
 State = Literal["verified", "signed", "declared"]
 #: What is said of a manifest in each state.
@@ -102,22 +100,24 @@ def _verified(files: FileSet, trust: Trust) -> Authority:
         resources=signed.resources,
         files=_weights_files(files),
         benchmarks=tuple(_benchmarks((one.opened.statement, one.where) for one in said.opened)),
-        recomputed=tuple(_recomputed(said, wanted_of(opened, found))),
+        recomputed=tuple(_recomputed(said, opened, found)),
     )
 
 
-def _recomputed(said: claims.Claims, wanted: Wanted) -> Iterator[str]:
+def _recomputed(said: claims.Claims, signature: Opened, found: claims.Found) -> Iterator[str]:
     """Yield how far verifiers recomputed this release, as their verified statements say."""
-    about = (Subject("lineage", wanted.lineage), *wanted.subjects)
+    lineage_here = hashlib.sha256(found.opened.payload).hexdigest()
+    about = (Subject("lineage", lineage_here), *found.opened.statement.subjects)
+    signers = persons([signature.signer, found.opened.signer])
     for claim in said.opened:
-        who = persons([claim.opened.signer]) - wanted.signers
-        if claim.opened.statement.predicate_type != recompute.TYPE or not who:
+        own = persons([claim.opened.signer]) <= signers
+        if claim.opened.statement.predicate_type != recompute.TYPE or own:
             continue
         try:
             subjects, done = recompute.parse(claim.opened.statement, claim.where)
         except StatementError:
             continue  # a line that breaks its schema says nothing
-        is_here = subjects == about and done.weights == wanted.weights
+        is_here = subjects == about and done.weights == found.lineage.weights.root
         if Role.VERIFIER in claim.roles and is_here and done.verdict == "verified":
             rungs = ", ".join(f"{one.tensors:,} tensors at rung {one.rung}" for one in done.rungs)
             yield f"{rungs} ({claim.where})"
