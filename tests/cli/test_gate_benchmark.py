@@ -231,6 +231,15 @@ def test_every_format_shows_it(board: Board, tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_size for name in ("junit", "markdown", "github"))
 
 
+def test_a_task_whose_name_drives_a_terminal(board: Board) -> None:
+    board.results.write_text(LM_EVAL.read_text().replace("tiny_choice", "\\u001b[31mred\\u202e"))
+    for name in ("human", "markdown", "github", "junit"):
+        _, out, err = board.run("gate", "benchmark", board.results, "--release", board.release, "--gate",
+                                board.root / "gate.yaml", "--format", name)  # fmt: skip
+        assert "red" in out or name in {"github", "junit"}
+        assert not {"\x1b", "\u202e"} & set(out + err)
+
+
 def test_nan_is_an_error_in_every_format(board: Board) -> None:
     board.results.write_text(LM_EVAL.read_text().replace("0.3125", "NaN"))
     code, report = board.ask()

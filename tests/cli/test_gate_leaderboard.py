@@ -163,6 +163,16 @@ def test_a_leaderboard_of_the_hub(
     assert hub.log.sent() < board.release.joinpath("model.safetensors").stat().st_size
 
 
+def test_names_that_drive_a_terminal(board: Board) -> None:
+    path = board.root / "board.json"
+    evil = "\x1b[31mevil\u202e"
+    path.write_text(json.dumps([{"model": evil, "value": 1, "task": evil, "metric": evil}]))
+    for name in ("human", "markdown", "github", "junit"):
+        code, out, err = board.run("gate", "leaderboard", path, "--gate", board.root / "gate.yaml", "--hub", "--format", name)  # fmt: skip
+        assert code == 5
+        assert not {"\x1b", "\u202e"} & set(out + err)
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -247,6 +248,23 @@ def test_a_log_of_samples() -> None:
     assert [(r.context, r.continuation, str(r.logged)) for r in found] == [
         flat[at] for at in (0, 5, 31)
     ]
+
+
+@given(st.dictionaries(
+    st.sampled_from(["arguments", "resps", "doc"]),
+    st.recursive(st.none() | st.integers(-9, 9) | st.text(max_size=4),
+                 lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+                 max_leaves=10)))  # fmt: skip
+def test_any_line_is_read_or_refused_by_name(line: Any) -> None:
+    with NamedTemporaryFile() as file:
+        path = Path(file.name)
+        path.write_text(json.dumps(line) + "\n")
+        try:
+            log = read_log(path)
+        except MalformedError as error:
+            assert error.code in {"results", "json"}  # noqa: PT017  (it may also be read)
+        else:
+            assert len(pick(path, range(log.requests), log.log)) == log.requests
 
 
 def test_a_log_that_changes_while_it_is_read(tmp_path: Path) -> None:
