@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
-from xml.sax.saxutils import quoteattr
 
 from parentage.verify.formats.grouping import Group, grouped, lines_of
 from parentage.verify.showing import Level, Problem, Shown
@@ -94,6 +93,9 @@ def _property(name: str, value: str) -> str:
 
 
 def _attribute(text: str) -> str:
+    # This brings urllib.request with it, and all formats are imported wherever one is used.
+    from xml.sax.saxutils import quoteattr
+
     return quoteattr(_clean(text))
 
 
