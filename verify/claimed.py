@@ -147,6 +147,7 @@ def open_claimed(state: State, files: FileSet, *, leaves: bool = True) -> Claime
     state.not_checked += judged.not_checked
     signed = oms.parse(signature.statement)
     oms.require_plain(signed)
+    report.model = signed.root
     claimed = open_table(files, signed, leaves=leaves)
     held = files.files[table.TENSORS].read_small(table.MAX_TABLE)
     return Claimed(signature, found, claims, signed, claimed, hashlib.sha256(held).hexdigest())

@@ -83,13 +83,12 @@ def publication(folder: Path, trust: Trust, report: Report) -> Publication:
     with open_files(folder) as files:
         state = begin(str(folder), trust, Demands(level="integrity"))
         claimed = open_claimed(state, files)
-        roots = {str(profile): root for profile, root in claimed.table.roots.items()}
-        if roots != report.root:
+        if claimed.oms.root != report.model:
             raise FileSetError(
                 "the release changed while it was verified; nothing was published",
                 where=str(folder),
-                expected=str(report.root),
-                found=str(roots),
+                expected=f"model {report.model}",
+                found=f"model {claimed.oms.root}",
             )
         signed = claimed.oms.resources
         wanted = set(signed) | (set(_BESIDE) & set(files.files))

@@ -192,6 +192,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
         verdict, exit_code: the decision.
         release: what was verified, as it was named.
         root: weights root by digest profile.
+        model: root of the publisher's signature, over the SHA-256 of every signed file.
         signer: whose signatures verified.
         additional: who else signed exactly what `model.sig` signs.
         policy_sha256: of the trust policy's file; empty where keys were given by themselves.
@@ -216,6 +217,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
     exit_code: int = 4
     release: str = ""
     root: dict[str, str] = {}
+    model: str = ""
     signer: Signer | None = None
     additional: list[Signer] = []
     policy_sha256: str = ""

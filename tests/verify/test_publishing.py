@@ -269,10 +269,16 @@ def test_weights_that_change_once_they_were_sent_are_not_proposed(
     assert pulls(hub) == {}
 
 
-def test_a_signature_exchanged_after_the_check_is_not_sent(hub: LocalHub, release: Path) -> None:
+@pytest.mark.parametrize("of", ["weights", "config"])
+def test_a_signature_exchanged_after_the_check_is_not_sent(
+    of: str, hub: LocalHub, release: Path
+) -> None:
     def check() -> Checked:
         found = verified(release)
-        save_file({"t": torch.zeros(3)}, release / NAME)
+        if of == "weights":
+            save_file({"t": torch.zeros(3)}, release / NAME)
+        else:
+            (release / "config.json").write_text('{"auto_map": {"AutoModel": "evil--x.Y"}}')
         sign(release)  # by the same publisher, over weights that nobody asked about
         return found
 
