@@ -8,6 +8,7 @@ import click
 
 from parentage.cli.formatting import FormatChoice, placed
 from parentage.cli.gating import GateChoice, gate_options
+from parentage.cli.locking import LockChoice
 from parentage.cli.places import SOURCE, Given, all_at_hand, at_hand, loose_parents
 from parentage.cli.shared import FILE, progress
 
@@ -54,6 +55,7 @@ def command(
     rules = loaded.board()
     quiet = formatted.quiet
     parents = loose_parents(gate.parents, quiet=quiet)
+    remembered = LockChoice(lock=loaded.lock).remembered(release)
     folder = at_hand(release, quiet=quiet)
     asked = Asked(results=results, release=folder, parents=parents, lines=lines, log=log)
     with progress("gate benchmark", quiet=quiet, reads=[folder, *(p for _, p in parents)]) as bar:
@@ -65,6 +67,7 @@ def command(
                 device=gate.device,
                 threads=gate.threads,
                 progress=bar,
+                remembered=remembered,
                 ancestors=all_at_hand(gate.ancestors, "claims", quiet=quiet),
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,33 @@ def test_a_statement_that_does_not_hold(board: Board, change: Any) -> None:
     lab = board.lines(benchmark.TYPE)[0]
     (board.release / CLAIMS).write_bytes(b"".join(x for x in lines if x != lab))
     assert board.codes(code=5) == {"statement-not-counted"}
+
+
+def test_a_statement_may_know_less_than_this_reader(board: Board) -> None:
+    def less(s: benchmark.Benchmark) -> benchmark.Benchmark:
+        harness = msgspec.structs.replace(s.harness, dtype="", backend="")
+        return msgspec.structs.replace(s, harness=harness)
+
+    board.say("other", less)
+    lines = (board.release / CLAIMS).read_bytes().splitlines(keepends=True)
+    lab = board.lines(benchmark.TYPE)[0]
+    (board.release / CLAIMS).write_bytes(b"".join(x for x in lines if x != lab))
+    assert board.ask()[0] == 0
+
+
+def test_a_release_that_is_not_the_remembered_one(board: Board) -> None:
+    board.gate(whole="lock: parentage.lock\n" + GATE % "")
+    assert board.ask()[0] == 0
+    assert not (board.root / "parentage.lock").exists()
+    ok(board.run("verify", board.release, "--key", board.root / "owner.pub", "--level", "integrity",
+                 "--lock", board.root / "parentage.lock"))  # fmt: skip
+    assert board.ask()[0] == 0
+    world = World.__new__(World)
+    world.root, world.key = board.root, board.key("owner")
+    world.trust = TrustedKeys((world.key.public,))
+    shutil.rmtree(board.release)
+    world.merge("merged", {**MERGE, "params": {"weights": ["0.5", "0.5"], "normalize": True}})
+    assert "unannounced-replacement" in board.codes(code=3)
 
 
 @pytest.mark.parametrize(("isolation", "code"), [("environment", 5), ("unshare", 0)])

@@ -19,7 +19,8 @@ def contradicts(one: Said, result: Result, *, edited: bool) -> bool:
         return False
     if {OTHER_WEIGHTS, DISAGREES} & set(one.why_not):
         return True
-    if not edited or one.said.harness != result.harness:
+    mine, theirs = one.said.harness, result.harness
+    if not edited or (mine.name, mine.version) != (theirs.name, theirs.version):
         return False
     hashed = {task.id: task.task_hash for task in one.said.tasks}
     values = {(s.task, s.metric, s.filter): s.value for s in one.said.scores}

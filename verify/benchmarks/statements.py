@@ -166,8 +166,22 @@ def _why_not(
 
 
 def _same(said: Benchmark, result: Result) -> bool:
-    mine = (said.harness, said.tasks, said.scores)
-    return mine == (result.harness, result.tasks, result.scores)
+    """Say whether a statement says what a file says; it may leave out what its reader did not know."""
+    tasks = {task.id: task for task in result.tasks}
+    scores = {(score.task, score.metric, score.filter): score for score in result.scores}
+    pairs = [
+        (said.harness, result.harness),
+        *((task, tasks.get(task.id)) for task in said.tasks),
+        *((score, scores.get((score.task, score.metric, score.filter))) for score in said.scores),
+    ]
+    whole = len(said.tasks) == len(tasks) and len(said.scores) == len(scores)
+    return whole and all(found is not None and _says(one, found) for one, found in pairs)
+
+
+def _says(one: msgspec.Struct, found: msgspec.Struct) -> bool:
+    return all(
+        getattr(one, name) in {"", None, getattr(found, name)} for name in one.__struct_fields__
+    )
 
 
 def _lacks(again: Replayed, rule: ReplayRule) -> Iterable[str]:
