@@ -35,6 +35,7 @@ from parentage.verify.sources.remote_files import RemoteFile, at_once, remote_fi
 from parentage.verify.verdict import Finding, finding
 
 _SEED_BYTES: Final = 16
+_SHOWN: Final = 5
 
 
 class Slices(msgspec.Struct, frozen=True):
@@ -139,6 +140,13 @@ def _examine(
         f"the bytes of the weights: none was read{but}; that they have the signed SHA-256 is what the "
         "Hub says of them, and only a download proves",
     )
+    beside = [f.name for f in _remote(files) if not f.sha256 and f.name not in claimed.table.files]
+    beside = [name for name in sorted(beside) if not name.startswith(".parentage/")]
+    if beside:
+        more = f" and {len(beside) - _SHOWN} more" if len(beside) > _SHOWN else ""
+        state.not_checked.append(
+            f"the bytes of {', '.join(beside[:_SHOWN])}{more}: large, and not read either"
+        )
     state.not_checked.append("the recipe: nothing was recomputed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 import parentage
 from parentage import KeySigner, PrivateKey, TrustedKeys
-from parentage.manifest.errors import HubAnswerError
+from parentage.manifest.errors import HubAnswerError, HubContentError
 from parentage.verify.pulling import Pull, pull
 from parentage.verify.remote import Slices, verify_remote
 from parentage.verify.sources.place import parse_place
@@ -70,3 +71,30 @@ def test_what_nobody_signed_is_not_placed(hub: LocalHub, tmp_path: Path) -> None
     hub.put("acme/rio", dict.fromkeys(extra, b"x"))
     assert get(tmp_path / "rio").exit_code == 0
     assert not [name for name in extra[:2] if (tmp_path / "rio" / name).exists()]
+
+
+def test_what_loaders_do_as_it_says_is_read_wherever_it_lies(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror lists a config as a large file of the signed digest, and sends another one."""
+    release = signed(tmp_path / "release")
+    monkeypatch.setattr("hub_repos._LARGE", (".safetensors", ".json", ".png"))
+    hub.put_folder("acme/rio", release)
+    assert verify_remote(PLACE, trust=TRUST).exit_code == 0
+    hub.faults.add("corrupt", route="lfs-get", path="config.json", at=0)
+    with pytest.raises(HubContentError):
+        verify_remote(PLACE, trust=TRUST)
+
+
+def test_large_files_beside_the_weights_are_told(hub: LocalHub, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    (release / "tokenizer.bin").write_bytes(b"x" * 9)
+    shutil.copytree(signed(tmp_path / "other"), release, dirs_exist_ok=True)
+    (release / "model.sig").unlink()
+    (release / ".parentage" / "claims.jsonl").unlink()
+    parentage.sign_release(release, KeySigner(KEY), TRUST, observed=True)
+    hub.put_folder("acme/rio", release)
+    report = verify_remote(PLACE, trust=TRUST)
+    assert report.exit_code == 0
+    assert any("tokenizer.bin: large" in text for text in report.not_checked)

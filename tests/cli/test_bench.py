@@ -114,6 +114,14 @@ if mode == "touch":
     os.utime(weights, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
 if mode == "swap":
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+if mode == "rename":
+    whole, aside = Path(release), Path("aside")
+    whole.rename(aside)
+    whole.mkdir()
+    whole.joinpath("model.safetensors").write_bytes(b"other weights")
+    whole.joinpath("model.safetensors").unlink()
+    whole.rmdir()
+    aside.rename(whole)
 if mode == "connect":
     try:
         socket.create_connection(("127.0.0.1", int(more[0])), timeout=5).close()
@@ -183,6 +191,7 @@ def test_run(lab: World, bench: Any) -> None:
         (("exit", "7"), 7, "harness-failed"),
         (("touch",), 1, "file-set"),
         (("swap",), 1, "refused"),
+        (("rename",), 1, "file-set"),
         (("nan",), 1, "json"),
         (("another-model",), 1, "results"),
         (("silent",), 1, "results"),

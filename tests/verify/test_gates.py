@@ -32,7 +32,7 @@ from parentage.manifest import table
 from parentage.manifest.errors import PolicyError, UsageError
 from parentage.manifest.strict_yaml import parse_yaml
 from parentage.verify.gates.checks import CHECKS
-from parentage.verify.gates.checks.origin import passes
+from parentage.verify.gates.checks.origin import passes, repo_of
 from parentage.verify.gates.facts import Facts
 from parentage.verify.gates.policy import Gate, GatePolicy, load, parse
 from parentage.verify.gates.reasons import ORDER, strongest
@@ -198,6 +198,14 @@ def test_a_status_that_is_demanded(place: Place) -> None:
     report = place.integrity(place.merged, status="current")
 
     assert (report.verdict, refusals(report)) == (Verdict.DENIED, {"status-not-current"})
+
+
+@pytest.mark.parametrize("uri", [
+    "pkg:huggingface/Evil/A@" + "0" * 40, "hf://evil/a", "HF://evil/a/", "https://huggingface.co/evil/a/tree/main",
+    "https://hf.co/evil/a", "http://www.huggingface.co//evil/./a?x=1", "pkg:huggingface/%65vil%2Fa@v1", " hf://evil/a@main",
+])  # fmt: skip
+def test_a_denied_name_is_known_however_it_is_written(uri: str) -> None:
+    assert repo_of(uri) == "evil/a"
 
 
 def test_parents_by_root_and_by_name(place: Place) -> None:

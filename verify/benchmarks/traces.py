@@ -15,11 +15,13 @@ Seen = Mapping[Path, tuple[int, int, int]]
 
 
 def stamps(folder: Path) -> Stamps:
-    """Return what shows whether a file of a release was written, but for its claims."""
+    """Return what shows whether a release was written, or put aside meanwhile, but for its claims."""
     found: Stamps = {}
-    for path in sorted(folder.rglob("*")):
+    # A folder that is renamed changes, and nothing in it does. That of the claims changes with them.
+    left_out = {CLAIMS, CLAIMS.partition("/")[0]}
+    for path in [folder, *sorted(folder.rglob("*"))]:
         name = path.relative_to(folder).as_posix()
-        if name != CLAIMS and not path.is_dir():
+        if name not in left_out:
             status = path.stat()
             found[name] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return found

@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
+from parentage.attest.coverage import read_by_loaders
 from parentage.manifest import table
 from parentage.manifest.errors import CannotRunError
 from parentage.manifest.files import FileSet, OpenFile
-from parentage.manifest.model import INDEX_SUFFIX, READERS
+from parentage.manifest.model import INDEX_SUFFIX, PICKLED, READERS
 from parentage.verify.sources.hub import Repo, read_range, read_whole
 from parentage.verify.sources.listed import Listed
 
 #: Largest file outside LFS: a Hub takes 10 MB.
 _MAX_REGULAR: Final = 64 << 20
-#: All files outside LFS together: a repository's git, which is not meant for weights.
+#: All that is read whole together: a repository's git is not meant for weights.
 _MAX_ALL: Final = 1 << 30
+#: Largest file in LFS that is read because loaders run it, or do as it says.
+_ACTING: Final = 1 << 20
+_WEIGHTS: Final = (*READERS, *PICKLED, ".h5", ".msgpack", ".npz")
 #: Bytes of a header that are read at first, where nobody says how long it is.
 _HEAD: Final = 64 << 10
 _THREADS: Final = 8
@@ -52,7 +56,9 @@ class RemoteFile(OpenFile, kw_only=True):
         """Whether it is read whole: all but weights and other large files."""
         name = self.name
         index = "/" not in name and name.endswith(INDEX_SUFFIX)
-        return self.listed.sha256 is None or name in _DECIDING or index
+        # Code and configs are read wherever a Hub says that they lie.
+        acts = self.size <= _ACTING and read_by_loaders(name) and not name.endswith(_WEIGHTS)
+        return self.listed.sha256 is None or name in _DECIDING or index or acts
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
@@ -111,20 +117,20 @@ def remote_files(repo: Repo, found: Mapping[str, Listed]) -> FileSet:
     Raises:
         CannotRunError: more would have to be read than a check should.
     """
-    small = sum(listed.size for listed in found.values() if listed.sha256 is None)
+    files = {
+        name: RemoteFile(name, -1, listed.size, repo=repo, listed=listed)
+        for name, listed in found.items()
+    }
+    small = sum(file.size for file in files.values() if file.is_whole)
     if small > _MAX_ALL:
         raise CannotRunError(
-            "too much lies outside LFS to be read for a check",
+            "too much would have to be read whole for a check",
             where=str(repo),
             expected=f"at most {_MAX_ALL} bytes",
             found=f"{small} bytes",
             hint="verify without --level remote",
         )
-    files: dict[str, OpenFile] = {
-        name: RemoteFile(name, -1, listed.size, repo=repo, listed=listed)
-        for name, listed in found.items()
-    }
-    return FileSet(Path(f"{repo.place.repo}@{repo.commit}"), files)
+    return FileSet(Path(f"{repo.place.repo}@{repo.commit}"), dict[str, OpenFile](files))
 
 
 def read_apart(file: OpenFile, start: int, stop: int) -> bytes:

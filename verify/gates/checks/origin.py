@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import unquote
 
 from parentage.manifest.lineage import Parent
 from parentage.manifest.wire import matches
@@ -13,7 +14,8 @@ from parentage.verify.gates.reasons import Reason, by_rule, reason
 from parentage.verify.verdict import Verdict
 
 _LOCATOR: Final = re.compile(
-    r"(?:pkg:huggingface/|hf://|https://huggingface\.co/)([^@?#]+)", re.IGNORECASE
+    r"(?:pkg:huggingface/|hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)/*([^@?#]+)",
+    re.IGNORECASE,
 )
 _OR: Final = re.compile(r"\s+or\s+")
 _AND: Final = re.compile(r"\s+and\s+|\s+with\s+|,")
@@ -101,9 +103,12 @@ def passes(licence: str, allow: frozenset[str], deny: frozenset[str]) -> bool:
 
 
 def repo_of(uri: str) -> str:
-    """Return "org/name" of a locator, in small letters; else all of it."""
-    found = _LOCATOR.match(uri)
-    return (found[1] if found else uri).strip("/").lower()
+    """Return "org/name" of a locator, in small letters, however it is written; else all of it."""
+    found = _LOCATOR.match(unquote(uri.strip()))
+    if not found:
+        return uri.strip("/").lower()
+    parts = [part for part in found[1].lower().split("/") if part not in {"", "."}]
+    return "/".join(parts[:2])
 
 
 def _names(licences: tuple[str, ...]) -> frozenset[str]:
