@@ -76,7 +76,7 @@ def large(world: World) -> Path:
     generator = np.random.default_rng(5)
     for name in ("a", "b"):
         tensors = {
-            f"w{n:02}": generator.standard_normal((1024, 2048), np.float32) for n in range(60)
+            f"w{n:02}": generator.standard_normal((1024, 1024), np.float32) for n in range(60)
         }
         save_file(tensors, world.root / name / "model.safetensors")
     world.merge()
