@@ -45,7 +45,7 @@ _EVIDENCE: Final = (MODEL_SIG, CLAIMS, MODEL_MLDSA, table.TENSORS, table.LEAVES)
 #: Bytes of a file that is fetched before the weights, where the Hub lists no SHA-256 of it.
 _SMALL: Final = 32 << 20
 #: Files read at once.
-_STREAMS: Final = 4
+_STREAMS: Final = 8
 #: Names of files in one line.
 _SHOWN: Final = 5
 
