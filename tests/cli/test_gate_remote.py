@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hubs import running
 from worlds import MERGE, World
 
 import parentage
+from parentage import KeySigner
 from parentage.manifest.errors import UsageError
 from parentage.verify.gates.policy import Gate, load
 from parentage.verify.gates.report import GateReport
@@ -27,7 +29,7 @@ class Shop:
     """A release on a Hub, signed with a pickle, code and a licence in it."""
 
     def __init__(self, hub: LocalHub, world: World) -> None:
-        self.hub, self.root = hub, world.root
+        self.hub, self.root, self.world = hub, world.root, world
         (world.root / "release.pub").write_bytes(world.key.public.pem)
         (world.root / "trust.yaml").write_text(TRUST)
         world.merge("rio")
@@ -128,3 +130,50 @@ def test_as_a_person_types_it(
     )
     assert (code, json.loads(out)["report"]["coverage"]["tensors_checked"]) == (0, 5)
     assert list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_is_judged_is_what_was_hashed(shop: Shop) -> None:
+    """A mirror that sends the signed files once, and harmless ones to whoever asks again."""
+    faults, rules = shop.hub.faults, {"deny": ["cc-by-nc-4.0"]}
+    honest = refusals(shop.ask("hf://acme/rio", licences=rules))
+    assert {"remote-code", "licence-denied"} <= honest
+
+    def from_the_second_on(name: str, at: int) -> None:
+        def lie() -> None:
+            faults.add("corrupt", route="resolve", path=name, at=at)
+
+        faults.after("resolve", lambda: faults.after("resolve", lie, path=name), path=name)
+
+    from_the_second_on("config.json", 2)
+    from_the_second_on("README.md", 15)
+    try:
+        assert refusals(shop.ask("hf://acme/rio", licences=rules)) == honest
+    finally:
+        faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("beside", "last", "reason"),
+    [
+        (
+            "a/{}.txt",
+            ("config.json", b'{"custom_pipelines": {"x": {"impl": "evil--a.B"}}}'),
+            "remote-code",
+        ),
+        ("a/{}.npz", ("z.npz", b"\x80\x04]"), "pickle"),
+    ],
+)
+def test_nothing_hides_behind_many_files(
+    shop: Shop, tmp_path: Path, beside: str, last: tuple[str, bytes], reason: str
+) -> None:
+    folder = tmp_path / "crowd"
+    (folder / "a").mkdir(parents=True)
+    shutil.copy(shop.root / "rio" / "model.safetensors", folder)
+    for number in range(300):
+        (folder / beside.format(number)).write_bytes(b"x")
+    (folder / last[0]).write_bytes(last[1])
+    world = shop.world
+    parentage.sign_release(folder, KeySigner(world.key), world.trust, observed=True)
+    shop.hub.put_folder("acme/crowd", folder)
+    report = shop.ask("hf://acme/crowd", otherWeights="ignore")
+    assert reason in refusals(report)

@@ -21,7 +21,9 @@ from parentage.verify.sources.remote_files import RemoteFile
 #: Bytes at the start of a file that are looked at.
 HEAD: Final = 1024
 _MAX_CONFIG: Final = 4 << 20
-#: Files whose beginnings are asked of a Hub.
+#: What has transformers load classes from a repository, this one or another.
+_CODE: Final = frozenset({"auto_map", "custom_pipelines"})
+#: Large files whose beginnings are asked of a Hub.
 _MOST_REQUESTS: Final = 256
 
 
@@ -95,9 +97,9 @@ def _gathered(
     for name, file in sorted(files.files.items()):
         if name in {MODEL_SIG, CLAIMS}:
             continue
-        # Weights were read by their format; on a Hub, every other beginning is a request.
+        # Weights were read by their format; on a Hub, every other large file's beginning is a request.
         reads = name not in weights
-        if reads and isinstance(file, RemoteFile):
+        if reads and isinstance(file, RemoteFile) and not file.is_whole:
             asked += 1
             reads = asked <= _MOST_REQUESTS
             unread += not reads
@@ -106,16 +108,16 @@ def _gathered(
             head=file.read_at(0, min(HEAD, file.size)) if reads else b"",
             is_weights=name in weights,
             is_ignored=is_ignored(name, ignores),
-            asks_for_code=_asks_for_code(file) if reads else False,
+            asks_for_code=_asks_for_code(file, reads=reads),
         )
     return Gathered(found, lineage, _licence(files), unread)
 
 
-def _asks_for_code(file: OpenFile) -> bool | None:
+def _asks_for_code(file: OpenFile, *, reads: bool) -> bool | None:
     name = file.name
     if not name.endswith(("config.json", "model_index.json")):
         return False
-    if file.size > _MAX_CONFIG:
+    if file.size > _MAX_CONFIG or not reads:
         return None
     try:
         document = canonical.loads(
@@ -131,7 +133,7 @@ def _names_code(document: Any) -> bool:  # noqa: ANN401  (JSON)
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if "auto_map" in value:
+            if _CODE & value.keys():
                 return True
             pending += value.values()
         elif isinstance(value, list):

@@ -14,7 +14,7 @@ from typing import Final
 from parentage.attest.bundle import CLAIMS, MODEL_MLDSA, MODEL_SIG
 from parentage.attest.coverage import read_by_loaders
 from parentage.manifest import table
-from parentage.manifest.errors import CannotRunError
+from parentage.manifest.errors import CannotRunError, HubContentError
 from parentage.manifest.files import FileSet, OpenFile
 from parentage.manifest.model import INDEX_SUFFIX, PICKLED, READERS
 from parentage.verify.sources.hub import Repo, read_range, read_whole
@@ -29,6 +29,8 @@ _ACTING: Final = 1 << 20
 _WEIGHTS: Final = (*READERS, *PICKLED, ".h5", ".msgpack", ".npz")
 #: Bytes of a header that are read at first, where nobody says how long it is.
 _HEAD: Final = 64 << 10
+#: Bytes of a file that are kept of those read whole: configs and cards, the beginnings of others.
+_KEPT: Final = 16 << 10
 _THREADS: Final = 8
 #: Read whole although they may lie in LFS: what was signed, and the table that it is compared with.
 _DECIDING: Final = frozenset({MODEL_SIG, MODEL_MLDSA, CLAIMS, table.TENSORS})
@@ -76,13 +78,16 @@ class RemoteFile(OpenFile, kw_only=True):
         stop = offset + len(view)
         if self.is_whole:
             self.load()
-        elif self.name.endswith(".onnx"):
+            data = self.head if stop <= len(self.head) else self._again()
+            view[:] = data[offset:stop]
+            return
+        if self.name.endswith(".onnx"):
             raise CannotRunError(
                 "the header of an ONNX file is all over it, and can't be read without its weights",
                 where=self.name,
                 hint="verify without --level remote",
             )
-        elif len(self.head) < stop and offset <= len(self.head):
+        if len(self.head) < stop and offset <= len(self.head):
             # What follows the head belongs to it: twice as much each time, so that few requests do.
             upto = min(max(stop, self.expected, 2 * len(self.head)), self.size)
             self.head += read_range(self.repo, self.listed, len(self.head), upto)
@@ -96,11 +101,26 @@ class RemoteFile(OpenFile, kw_only=True):
         if not self.is_whole:
             self.read_at(0, min(self.expected, self.size))
         elif not self.sha256:
-            limit = table.MAX_TABLE if self.listed.sha256 else _MAX_REGULAR
-            self.head = read_whole(self.repo, self.listed, limit=limit)
-            self.sha256 = hashlib.sha256(self.head).hexdigest()
-            if not self._is_read_again:
-                self.head = b""
+            data = self._all()
+            self.sha256 = hashlib.sha256(data).hexdigest()
+            self.head = data if self._is_read_again else data[:_KEPT]
+
+    def _all(self) -> bytes:
+        limit = table.MAX_TABLE if self.listed.sha256 else _MAX_REGULAR
+        return read_whole(self.repo, self.listed, limit=limit)
+
+    def _again(self) -> bytes:
+        """Read all of it once more: what is looked at is what was hashed."""
+        data = self._all()
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise HubContentError(
+                "the Hub gave other bytes than before for this file",
+                where=f"{self.repo}: {self.name}",
+                expected=f"sha256 {self.sha256}",
+                found=f"sha256 {found}",
+            )
+        return data
 
     @property
     def _is_read_again(self) -> bool:

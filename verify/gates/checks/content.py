@@ -34,6 +34,13 @@ def pickles(facts: Facts) -> Iterator[Reason]:
                 where=name,
                 hint="publish safetensors, and leave it out",
             )
+    if facts.unread and facts.rules.pickles == "fail":
+        yield reason(
+            "pickle",
+            Verdict.UNPROVEN,
+            f"how {facts.unread:,} files begin is not known: too many to ask a Hub for",
+            hint="level: integrity looks at all of them",
+        )
 
 
 def code(facts: Facts) -> Iterator[Reason]:
