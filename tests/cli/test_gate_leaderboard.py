@@ -132,6 +132,14 @@ def test_a_table_with_a_column_a_task(board: Board, tmp_path: Path) -> None:
     ]
 
 
+def test_no_cell_of_a_table_is_another_row(tmp_path: Path) -> None:
+    path = tmp_path / "board.csv"
+    path.write_text(
+        'model,value,note\na,1,mit\u2028b,2,x\nc,3,"two\nlines"\n'.replace(",2,", " 2 ")
+    )
+    assert [(row.model, row.value) for row in read_rows(path)] == [("a", "1"), ("c", "3")]
+
+
 def test_a_leaderboard_of_the_hub(
     board: Board, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +194,8 @@ def test_names_that_drive_a_terminal(board: Board) -> None:
         ('[{"model": "a", "value": true}]', "not a number"),
         ("model,value\na\n", "another length"),
         ("model,value,value\na,1,2\n", "twice"),
+        ("model,value,Model\na,1,b\n", "twice"),
+        ('[{"model": "a", "MODEL": "b", "value": 1}]', "twice"),
         ("model,value\n" + "a,1\n" * 10_001, "too many rows"),
     ],
 )

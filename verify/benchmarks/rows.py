@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -61,7 +63,8 @@ def read_rows(path: Path) -> list[Row]:
         found = said.get("rows") if isinstance(said, dict) else said
         return _bounded(_of_objects(found, where), where)
     try:
-        lines = list(csv.reader(data.decode("utf-8").splitlines(), strict=True))
+        # Lines end as CSV has them: U+2028 in a cell makes no row.
+        lines = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ResultsError("not a table", where=where, found=str(error)) from error
     return _bounded(_of_lines(lines, where), where)
@@ -124,6 +127,9 @@ def _of_cells(cells: Mapping[str, Any], where: str) -> Iterator[Row]:
         for field, names in _COLUMNS.items()
         if (name := next((n for n in names if n in columns), None)) is not None
     }
+    counted = Counter(_plain(name) for name in cells)
+    if any(counted[_plain(name)] > 1 for name in known.values()):
+        raise ResultsError("a column stands twice", where=where, found=", ".join(cells))
     if "model" not in known:
         raise ResultsError("no column names the model", where=where, found=", ".join(cells))
     said = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import Final
 
 from parentage.attest.statements.benchmark import Harness, Score, Task
@@ -27,7 +28,7 @@ def read(document: Document) -> Result:
         ResultsError: it is of several models, or breaks its format.
     """
     where = document.where
-    lines = list(csv.reader(document.value.splitlines()))
+    lines = list(csv.reader(io.StringIO(document.value, newline="")))
     head = lines[0]
     if len(head) != len(_COLUMNS) + 1:
         raise ResultsError(
