@@ -44,8 +44,11 @@ def find(body: str) -> tuple[int, int] | None:
     return start, end + len(END)
 
 
-def outside(body: str) -> str:
-    """Return a text with the section's characters blanked, so that offsets and lines stay."""
+def outside(body: str, lineage: Lineage) -> str:
+    """Return a text with the section's characters blanked, so that offsets and lines stay.
+
+    A section that is not what the manifest gives is the author's text like any other.
+    """
     try:
         found = find(body)
     except CardError:
@@ -53,7 +56,10 @@ def outside(body: str) -> str:
     if found is None:
         return body
     start, end = found
-    return body[:start] + re.sub(r"[^\r\n]", " ", body[start:end]) + body[end:]
+    here = body[start:end]
+    if plain(here) != plain(section_of(lineage, ())):
+        return body
+    return body[:start] + re.sub(r"[^\r\n]", " ", here) + body[end:]
 
 
 def placed(body: str, section: str, end: str) -> str:

@@ -603,3 +603,19 @@ def test_any_card_gives_a_report(
     assert all(
         problem.message.isprintable() and problem.found.isprintable() for problem in report.problems
     )
+
+
+def test_words_of_training_do_not_hide_between_the_markers(tmp_path: Path) -> None:
+    from parentage.verify.cards.section import BEGIN, END
+    from parentage.verify.cards.sync import plan
+
+    folder = card(draft(tmp_path / "rio"), TRUE)
+    (folder / "README.md").write_bytes(plan(folder).after)
+    assert "C04" not in {p.code for p in check(folder).problems}
+    text = (folder / "README.md").read_text()
+    lie = "\nWe post-trained this model on 4T tokens.\n"
+    for changed in (text.replace(END, lie + END), f"{text.partition(BEGIN)[0]}{BEGIN}{lie}{END}\n"):
+        (folder / "README.md").write_text(changed)
+        report = check(folder)
+        assert "C04" in {p.code for p in report.problems}
+        assert report.exit_code == 1

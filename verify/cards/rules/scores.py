@@ -20,6 +20,7 @@ _SHOWN: Final = 5
 _NEXT: Final = "parentage bench attach, so that the score belongs to these weights"
 _LONGEST: Final = 64
 _LARGEST: Final = 64 << 10
+_ROUNDED: Final = Decimal("0.005")
 
 
 #: Values by task or data set, and metric; the empty metric is any.
@@ -107,10 +108,11 @@ def _agrees(said: str, signed: str) -> bool:
         return False
     if not number.is_finite() or abs(number.adjusted()) > _LONGEST:
         return False
-    exponent = min(0, int(number.as_tuple().exponent))
-    return any(
-        abs(number - exact) * 2 <= Decimal(1).scaleb(exponent)
-        for exact in (Decimal(signed), Decimal(signed) * 100)
+    half = Decimal(1).scaleb(min(0, int(number.as_tuple().exponent))) / 2
+    exact = Decimal(signed)
+    # By half a percent at most: 0.55 is never 1, however few digits a card has.
+    return abs(number - exact) <= min(half, _ROUNDED * max(abs(exact), Decimal(1))) or (
+        abs(exact) <= 1 and abs(number - 100 * exact) <= min(half, 100 * _ROUNDED)
     )
 
 

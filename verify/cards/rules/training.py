@@ -56,7 +56,7 @@ def claimed(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _sentences(evidence: Evidence, card: Card, expected: str, most: Level) -> Iterator[Hit]:
-    body = outside(card.text[card.body :])
+    body = outside(card.text[card.body :], evidence.authority.lineage)
     if len(body) > _READ:
         evidence.skip(
             f"the card's text beyond its first {_READ:,} characters, for words of training"
