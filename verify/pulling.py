@@ -31,7 +31,15 @@ from parentage.verify.claimed import Claimed, State, begin, deciding, open_claim
 from parentage.verify.demands import Demands
 from parentage.verify.showing import Result
 from parentage.verify.sources import hub
-from parentage.verify.sources.fetching import Fetched, Proof, Sink, fetch, settle, unsettle
+from parentage.verify.sources.fetching import (
+    Fetched,
+    Proof,
+    Sink,
+    check_parts,
+    fetch,
+    settle,
+    unsettle,
+)
 from parentage.verify.sources.hub import Repo
 from parentage.verify.sources.listed import Listed
 from parentage.verify.sources.place import HubPlace
@@ -95,6 +103,7 @@ def pull(asked: Pull) -> Result:
         raise UsageError("no such folder", where=str(asked.target.absolute().parent))
     repo = hub.resolve(asked.place, waiting=asked.waiting)
     listing = hub.listing(repo)
+    check_parts(listing)
     size = sum(listed.size for listed in listing.values())
     asked.tell(f"{repo.asked} is commit {repo.commit}: {len(listing)} files, {size:,} bytes")
     with staging_for(asked.target, repo) as staging:

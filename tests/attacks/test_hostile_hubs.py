@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 
 import parentage
 from parentage import KeySigner, PrivateKey, TrustedKeys
-from parentage.manifest.errors import HubAnswerError, HubContentError
+from parentage.manifest.errors import HubAnswerError, HubContentError, UsageError
 from parentage.verify.pulling import Pull, pull
 from parentage.verify.remote import Slices, verify_remote
+from parentage.verify.sources.fetching import PART
 from parentage.verify.sources.place import parse_place
 from parentage.verify.sources.web import Patience
 
@@ -98,3 +99,18 @@ def test_large_files_beside_the_weights_are_told(hub: LocalHub, tmp_path: Path) 
     report = verify_remote(PLACE, trust=TRUST)
     assert report.exit_code == 0
     assert any("tokenizer.bin: large" in text for text in report.not_checked)
+
+
+def test_files_with_names_of_parts(hub: LocalHub, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for name in ("model.safetensors.part", "a", "a.part"):
+        (folder / name).write_bytes(name.encode())
+    save_file({"t": torch.arange(24.0)}, folder / "model.safetensors")
+    parentage.sign_release(folder, KeySigner(KEY), TRUST, observed=True)
+    hub.put_folder("acme/rio", folder)
+    assert get(tmp_path / "rio").exit_code == 0
+    assert (tmp_path / "rio" / "a.part").read_bytes() == b"a.part"
+    hub.put("acme/rio", {"model.safetensors" + PART: b"x"})
+    with pytest.raises(UsageError, match="another's part"):
+        get(tmp_path / "other")

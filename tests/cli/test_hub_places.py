@@ -284,7 +284,7 @@ def test_a_fetch_goes_on_after_a_kill(there: Published) -> None:
     with pytest.raises(Exception, match="HTTP 404"):
         spool.bring(parse_place(there.place))
     folder = folder_of(parse_place(there.place), there.hub.url)
-    part = folder.with_name(f"{there.commit}.parts") / "model.safetensors.part"
+    part = folder.with_name(f"{there.commit}.parts") / "model.safetensors.parentage.part"
     kept = part.stat().st_size
     assert kept > 0
     assert not (folder / "model.safetensors").exists()

@@ -500,7 +500,7 @@ def test_files_are_fetched_hashed_and_watched(there: LocalHub, tmp_path: Path) -
 def test_a_fetch_goes_on_where_it_ended(there: LocalHub, tmp_path: Path, kept: int) -> None:
     seen = bytearray()
     repo = at_hub()
-    (tmp_path / "model.safetensors.part").write_bytes((BIG + b"extra")[:kept])
+    (tmp_path / "model.safetensors.parentage.part").write_bytes((BIG + b"extra")[:kept])
     listed = listing(repo)["model.safetensors"]
     before = there.log.sent("lfs-get")
     found = fetch(repo, [listed], tmp_path, watch=lambda _: seen.extend)
@@ -517,7 +517,7 @@ def test_what_was_kept_and_is_wrong_is_read_anew(there: LocalHub, tmp_path: Path
         return seen[-1].extend
 
     repo = at_hub()
-    (tmp_path / "model.safetensors.part").write_bytes(b"z" * 2_500_000)
+    (tmp_path / "model.safetensors.parentage.part").write_bytes(b"z" * 2_500_000)
     listed = listing(repo)["model.safetensors"]
     found = fetch(repo, [listed], tmp_path, watch=watch, progress=done.append)
     assert found[listed.path].path.read_bytes() == BIG == bytes(seen[1])
@@ -593,7 +593,7 @@ def test_a_stall_and_a_storm_end_a_fetch_and_nothing_is_lost(
     there.faults.after("lfs-get", lambda: there.faults.add("status", route="lfs-get", code=500))
     with pytest.raises(HubUnreachableError, match="HTTP 500"):
         fetched(at_hub(), tmp_path)
-    kept = (tmp_path / "model.safetensors.part").stat().st_size
+    kept = (tmp_path / "model.safetensors.parentage.part").stat().st_size
     assert kept >= 3_000_000
     there.faults.clear()
     there.log.clear()
@@ -624,15 +624,15 @@ def test_a_disk_that_refuses_is_named(there: LocalHub, tmp_path: Path) -> None:
     outside, into = tmp_path / "outside", tmp_path / "into"
     outside.write_bytes(b"mine")
     into.mkdir()
-    (into / "config.json.part").symlink_to(outside)
+    (into / "config.json.parentage.part").symlink_to(outside)
     with pytest.raises(WriteFailedError):
         fetched(at_hub(), into)
     assert outside.read_bytes() == b"mine"
 
 
 def test_parts_do_not_collide(tmp_path: Path, there: LocalHub) -> None:
-    there.put(REPO, {"config.json.part": b"x"})
-    with pytest.raises(UsageError, match=r"config\.json\.part"):
+    there.put(REPO, {"config.json.parentage.part": b"x"})
+    with pytest.raises(UsageError, match=r"config\.json\.parentage\.part"):
         fetched(at_hub(), tmp_path)
 
 
@@ -708,7 +708,7 @@ def test_whatever_a_server_answers_what_is_fetched_is_what_is_listed(
         steady.faults.add(kind, path=path, times=times, keep=at, at=at % 1000, **to, **data)
     with tempfile.TemporaryDirectory() as into:
         here = BIG[:kept] if not spoilt else bytes(kept)
-        (Path(into) / "model.safetensors.part").write_bytes(here)
+        (Path(into) / "model.safetensors.parentage.part").write_bytes(here)
         try:
             got = fetch(repo, found.values(), Path(into))
         except HubError:

@@ -257,7 +257,7 @@ def test_parts_that_were_spoilt_on_this_side_are_read_again(
     with pytest.raises(HubUnreachableError):
         get(tmp_path / "rio")
     there.faults.clear()
-    [part] = tmp_path.rglob(f"{SHARD}.part")
+    [part] = tmp_path.rglob(f"{SHARD}.*part")
     with part.open("r+b") as stream:
         stream.seek(900_000)
         stream.write(b"spoilt")

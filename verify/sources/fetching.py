@@ -23,7 +23,7 @@ from parentage.verify.sources.hub import Repo, streamed
 from parentage.verify.sources.listed import Content, Listed
 from parentage.verify.sources.web import PassingError
 
-PART: Final = ".part"
+PART: Final = ".parentage.part"
 _BUFFER: Final = 2 << 20
 
 Sink = Callable[[memoryview], None]
@@ -50,7 +50,7 @@ class Fetched(msgspec.Struct, frozen=True):
     """A file that came whole, and as it is listed.
 
     Attributes:
-        path: of its bytes: the name that it will have, and ".part".
+        path: of its bytes: the name that it will have, and PART.
         sha256: of what was written, whatever the Hub says; empty where a proof was taken instead.
         size: bytes.
     """
@@ -70,7 +70,7 @@ def fetch(
     threads: int = 4,
     durable: bool = True,
 ) -> dict[str, Fetched]:
-    """Bring files to `into/<name>.part`; what is there already is hashed and completed, not read again.
+    """Bring files to `into/<name>` + PART; what is there already is hashed and completed, not read again.
 
     Args:
         repo: at a commit.
@@ -92,10 +92,7 @@ def fetch(
         UsageError: two names that would share a file.
     """
     wanted = sorted(files, key=lambda listed: -listed.size)
-    names = {listed.path for listed in wanted}
-    for name in names:
-        if name + PART in names:
-            raise UsageError("a file has the name of another's part", where=name + PART)
+    check_parts(listed.path for listed in wanted)
     stop = threading.Event()
     with (
         ThreadPoolExecutor(threads, "hash") as behind,
@@ -112,6 +109,18 @@ def fetch(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return {name: future.result() for future, name in sorted(futures.items(), key=lambda f: f[1])}
+
+
+def check_parts(names: Iterable[str]) -> None:
+    """Refuse names of which one would be another's part.
+
+    Raises:
+        UsageError: naming it.
+    """
+    held = set(names)
+    for name in held:
+        if name + PART in held:
+            raise UsageError("a file has the name of another's part", where=name + PART)
 
 
 def settle(fetched: Mapping[str, Fetched], into: Path) -> None:
