@@ -13,10 +13,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from parentage.manifest.errors import printable
 from parentage.verify.verdict import Finding, Verdict
 
 #: Beside what a problem is shown where nobody knows better: platforms refuse a result without a file.
 FALLBACK: Final = "README.md"
+_LONGEST_PATH: Final = 1024
 
 
 class Level(StrEnum):
@@ -50,6 +52,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     next: str = ""
     file: str = ""
     line: int = 0
+
+    def __post_init__(self) -> None:
+        """Escape the file's name: it comes from a folder, and passes through many hands."""
+        msgspec.structs.force_setattr(self, "file", printable(self.file, _LONGEST_PATH))
 
 
 class Arrow(msgspec.Struct, frozen=True):

@@ -249,7 +249,7 @@ def test_any_text_gives_valid_documents(name: str, message: str, file: str) -> N
         assert "\r" not in line
         assert command == "error"
         assert data.startswith(message)
-        assert properties.get("file", "") == (file or name)
+        assert properties.get("file", "") == (printable(file, 1024) or name)
 
 
 @pytest.mark.parametrize("case", CASES)

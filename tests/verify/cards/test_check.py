@@ -619,3 +619,17 @@ def test_words_of_training_do_not_hide_between_the_markers(tmp_path: Path) -> No
         report = check(folder)
         assert "C04" in {p.code for p in report.problems}
         assert report.exit_code == 1
+
+
+def test_names_of_files_drive_no_terminal_and_no_log(tmp_path: Path) -> None:
+    from parentage.verify.formats import FORMATS
+
+    folder = card(draft(tmp_path / "rio"), TRUE)
+    (folder / ".eval_results").mkdir()
+    (folder / ".eval_results" / "a\x1b]0;x\x07\n::error::b.yaml").write_text("[")
+    shown = check(folder).shown("card check")
+    assert any(problem.file.startswith(".eval_results/") for problem in shown.problems)
+    for name in ("human", "github", "markdown", "junit", "gitlab", "sarif"):
+        text = FORMATS[name](shown)
+        assert "\x1b" not in text, name
+        assert not any(line.startswith("::error::b") for line in text.splitlines()), name
