@@ -21,9 +21,10 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("PARENTAGE_EXPLORE") else "same")
 
 #: Files that take longest, longest first: taken last, one would keep a single worker busy at the end.
-LONG = """test_soundness test_mergekit_oracle test_ray test_peft_oracle test_keyless test_saying
-    test_mecha_oracle test_lm_eval test_layout test_attest test_parentage1 test_oms_defects test_layout_memory
-    test_keyless_matrix test_mergekit_inputs_oracle test_resume test_memory""".split()
+LONG = """test_mergekit_oracle test_soundness test_ray test_lm_eval test_guides test_mecha_oracle
+    test_keyless test_oms_defects test_parentage1 test_layout_memory test_memory test_resume
+    test_keyless_matrix test_mergekit_inputs_oracle test_saying test_planner test_hub_reading
+    test_action test_attest test_exports""".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_a_fork_is_like_a_process(words: list[str], tmp_path: Path) -> None:
         whole.stderr,
     )
     assert whole.stdout or whole.stderr
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1300, reason="too few open files are allowed"
+)
+def test_many_open_files_are_no_matter() -> None:
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert forked.run(["--version"], dict(os.environ), timeout=60).returncode == 0
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def test_what_is_read_before_a_fork_is_no_matter_for_forks() -> None:
