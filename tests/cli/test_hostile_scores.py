@@ -8,9 +8,13 @@ import msgspec
 import pytest
 from boards import GATE, TRUST, Board
 
+from parentage import KeySigner
+from parentage.attest import bundle
+from parentage.attest.bundle import CLAIMS
 from parentage.attest.statements import benchmark
 from parentage.attest.statements.benchmark import Benchmark, Replayed, Spread
 from parentage.attest.statements.shared import Digest
+from parentage.manifest.lineage import LINEAGE
 from parentage.verify.benchmarks.leaderboard import same_score
 
 REPLAYED = Replayed(
@@ -66,3 +70,17 @@ def test_as_many_stand_for_the_binding_as_for_the_scores(board: Board) -> None:
 def test_what_is_rounded_to_nothing_is_another_score(shown: str, signed: str) -> None:
     """A row chooses its own digits; rounded to one it would be whatever ranks best."""
     assert same_score(shown, signed) == (shown == "100")
+
+
+def test_a_summary_of_another_lineage_of_the_same_files(board: Board) -> None:
+    """What was verified, exchanged for another story of the same weights."""
+    true = board.lines(LINEAGE)[0]
+    payload = bundle.parse(true, "t").payload
+    told = payload.replace(b'"0.6"', b'"0.7"')
+    assert told != payload
+    board.without("https://parentage.dev/recompute/v0.1")
+    assert "lineage-not-known" not in board.codes(code=0)
+    path = board.release / CLAIMS
+    made = bundle.build(told, KeySigner(board.key("owner"))) + b"\n"
+    path.write_bytes(path.read_bytes().replace(true, made))
+    assert "lineage-not-known" in board.codes(code=1)

@@ -12,6 +12,7 @@ from parentage.attest.policy import RecomputeRule, Role
 from parentage.attest.required import Wanted, met
 from parentage.attest.roles import Believed, persons
 from parentage.attest.statements import summary
+from parentage.attest.statements.shared import sha256
 from parentage.manifest.errors import StatementError
 from parentage.verify.benchmarks.rules import Strength
 from parentage.verify.levels import RECIPE
@@ -88,6 +89,8 @@ def _summaries(demanded: Strength, wanted: Wanted, claims: Sequence[Claim]) -> f
         for word, rung in zip(_ORDER, (Rung.EXACT, Rung.WITNESSED, Rung.IN_CELL), strict=True)
         if _ORDER.index(word) <= _ORDER.index(demanded)
     }
+    # Its subjects are the files, which another lineage may be about, too.
+    lines = {one.sha256 for one in claims if sha256(one.opened.payload) == wanted.lineage}
     signers = []
     for claim in claims:
         statement = claim.opened.statement
@@ -99,6 +102,7 @@ def _summaries(demanded: Strength, wanted: Wanted, claims: Sequence[Claim]) -> f
             continue
         if (
             subjects == wanted.subjects
+            and lines & {one.digest.get("sha256", "") for one in said.input_attestations}
             and said.verification_result == "PASSED"
             and enough & set(said.verified_levels)
         ):
