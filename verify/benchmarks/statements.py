@@ -150,8 +150,10 @@ def _why_not(
     if result is not None and said.results.sha256 != results_sha256:
         yield "of another results file"
         return
-    if subjects != release.named() or dict(said.weights) != dict(release.weights):
+    if dict(said.weights) != dict(release.weights):
         yield OTHER_WEIGHTS
+    elif subjects != release.named():
+        yield "of another lineage, or other files, of these weights"
     if result is not None and not _same(said, result):
         yield "says other scores than the file that it names"
     created = parse_time(said.created, "created")
