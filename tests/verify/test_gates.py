@@ -31,14 +31,15 @@ from parentage.manifest import recipe as recipes
 from parentage.manifest import table
 from parentage.manifest.errors import PolicyError, UsageError
 from parentage.manifest.strict_yaml import parse_yaml
-from parentage.verify.gates.checks import CHECKS
+from parentage.verify.gates.checks import CHECKS, content
 from parentage.verify.gates.checks.origin import passes, repo_of
-from parentage.verify.gates.facts import Facts
-from parentage.verify.gates.policy import Gate, GatePolicy, load, parse
+from parentage.verify.gates.facts import Facts, FileFact
+from parentage.verify.gates.policy import Gate, GatePolicy, Rules, load, parse
 from parentage.verify.gates.reasons import ORDER, strongest
 from parentage.verify.gates.report import GateReport
 from parentage.verify.gates.run import decided, run
 from parentage.verify.gates.text import text_of
+from parentage.verify.report import Report
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
 SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
@@ -568,3 +569,10 @@ def test_trust_without_a_policy_has_no_demands(place: Place) -> None:
     gate = msgspec.structs.replace(place.gate(upload=QUIET), believed=believed(place.world.trust))
 
     assert gate.rules("upload").rung == "A"
+
+
+def test_leaves_that_begin_as_a_pickle_does_are_none() -> None:
+    head = b"\x80\x04" + bytes(30)
+    files = {name: FileFact(size=32, head=head) for name in (table.LEAVES, "state.dat")}
+    facts = Facts(rules=Rules(), report=Report(), files=files, lineage=None, licence="")
+    assert [one.where for one in content.pickles(facts)] == ["state.dat"]
