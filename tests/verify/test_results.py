@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import sys
 import zipfile
@@ -306,3 +308,19 @@ def test_a_line_without_an_end(tmp_path: Path) -> None:
         stream.truncate(17 << 20)
     with pytest.raises(ResultsError, match="too large"):
         read_log(path)
+
+
+@pytest.mark.parametrize(
+    "how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_spoilt_archive_is_a_named_error(how: int) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", how) as archive:
+        archive.writestr("header.json", json.dumps({"a": list(range(300))}))
+    for at in range(4, len(packed.getvalue()), 3):
+        data = bytearray(packed.getvalue())
+        data[at] ^= 0x55
+        with contextlib.suppress(MalformedError):
+            read_results(bytes(data), "spoilt.eval")
+        with pytest.raises(MalformedError):
+            read_results(bytes(packed.getvalue()[:at]), "short.eval")

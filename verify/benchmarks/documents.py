@@ -6,7 +6,10 @@ Numbers keep their text: a reader never sees a float.
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,11 @@ from parentage.manifest.errors import RecipeError, ResultsError, printable
 MAX_RESULTS: Final = 64 << 20
 _MAX_NAME: Final = 512
 _ZIP: Final = b"PK\x03\x04"
+#: What zipfile and its decompressors raise of what is broken.
+_NOT_UNPACKED: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError),
+    *(RuntimeError, EOFError, ValueError, OSError, OverflowError),
+)
 #: The one member that an inspect_ai log needs read.
 HEADER: Final = "header.json"
 #: The largest and smallest numbers that have a decimal text in a statement.
@@ -108,7 +116,7 @@ def _header(data: bytes, where: str) -> bytes:
                 raise ResultsError("log has no header, or one too large", where=where)
             with archive.open(held[-1]) as stream:  # the last one holds
                 return stream.read(MAX_RESULTS + 1)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except _NOT_UNPACKED as error:
         raise ResultsError(
             f"log can't be unpacked: {error}",
             where=where,
