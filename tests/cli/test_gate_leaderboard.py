@@ -188,6 +188,8 @@ def test_names_that_drive_a_terminal(board: Board) -> None:
         ("[]", "without a row"),
         ('{"rows": 1}', "not a list"),
         ("[1]", "not an object"),
+        ('[{"model": ["a"], "value": 1}]', "without a model"),
+        ('[{"model": null, "value": 1}]', "without a model"),
         ('[{"value": 1}]', "no column names the model"),
         ('[{"model": "a", "value": NaN}]', "exact value"),
         ('[{"model": "a", "value": "NaN"}]', "decimal text"),

@@ -137,6 +137,8 @@ def _of_cells(cells: Mapping[str, Any], where: str) -> Iterator[Row]:
         for field, name in known.items()
         if field != "value" and not isinstance(cells[name], (dict, list, bool))
     }
+    if not said.get("model"):
+        raise ResultsError("a row without a model", where=where)
     if "value" in known:
         yield Row(**{**said, "value": number(cells[known["value"]], where), "where": where})
         return
