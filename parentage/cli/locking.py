@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,8 +47,9 @@ class LockChoice(msgspec.Struct, frozen=True, kw_only=True):
             if self.lock_name is not None:
                 raise UsageError("--lock-name goes with --lock")
             return None
-        name = self.lock_name or _name_of(release)
-        return Remembered(name, load(self.lock).releases.get(name))
+        held = load(self.lock).releases
+        name = self.lock_name or _known(_name_of(release), held)
+        return Remembered(name, held.get(name))
 
     def keep(self, report: Report, remembered: Remembered | None) -> None:
         """Remember a release that is neither refuted nor refused; a withdrawn one, too.
@@ -66,6 +67,13 @@ class LockChoice(msgspec.Struct, frozen=True, kw_only=True):
         if report.lock.entry is None or others:
             return
         remember(self.lock, remembered.name, remembered.entry, report.lock.entry)
+
+
+def _known(name: str, held: Iterable[str]) -> str:
+    """Return the name as the file has it: a Hub takes Acme/Rio and acme/rio for one repository."""
+    if "/" not in name:
+        return name
+    return next((one for one in held if one.casefold() == name.casefold()), name)
 
 
 def _name_of(release: Path | HubPlace) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parentage.verify.sources.spool import Choice
 
 Given = Path | HubPlace
-Part = Literal["everything", "weights", "claims", "card", "said"]
+Part = Literal["release", "weights", "claims", "card", "said"]
 
 
 class _Source(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3 only
@@ -63,7 +63,7 @@ def given(text: str) -> Given:
     return parse_place(text) if is_place(text) else Path(text)
 
 
-def at_hand(source: Given, part: Part = "everything", *, quiet: bool) -> Path:
+def at_hand(source: Given, part: Part = "release", *, quiet: bool) -> Path:
     """Return a path to read from: what is on a Hub is fetched first, unless it was before.
 
     Raises:
@@ -87,7 +87,7 @@ def at_hand(source: Given, part: Part = "everything", *, quiet: bool) -> Path:
 
 
 def all_at_hand(
-    sources: Iterable[Given], part: Part = "everything", *, quiet: bool
+    sources: Iterable[Given], part: Part = "release", *, quiet: bool
 ) -> tuple[Path, ...]:
     """Return paths to read from, likewise."""
     return tuple(at_hand(source, part, quiet=quiet) for source in sources)

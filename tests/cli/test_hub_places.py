@@ -24,6 +24,7 @@ from huggingface_hub import HfApi, snapshot_download
 from worlds import World
 
 from parentage.cli import main
+from parentage.cli.locking import LockChoice
 from parentage.manifest import atomic
 from parentage.manifest.errors import CannotRunError
 from parentage.verify.sources import spool
@@ -210,7 +211,32 @@ def test_a_lock_remembers_a_repository_by_its_name(
     lock = tmp_path / "parentage.lock"
     for release in ("hf://acme/rio", there.place):
         assert verify(run, there, "--level", "integrity", "--lock", lock, release=release)[0] == 0
-    assert '"acme/rio"' in json.dumps(json.loads(lock.read_bytes()))
+    assert [*json.loads(lock.read_bytes())["releases"]] == ["acme/rio"]
+
+
+def test_a_lock_knows_a_repository_however_it_is_typed(
+    there: Published, run: Run, tmp_path: Path
+) -> None:
+    lock = tmp_path / "parentage.lock"
+    assert verify(run, there, "--level", "integrity", "--lock", lock)[0] == 0
+    lock.write_bytes(lock.read_bytes().replace(b'"acme/rio"', b'"Acme/Rio"'))
+    for typed in ("hf://acme/RIO", "hf://acme/rio", "hf://Acme/Rio@main"):
+        known = LockChoice(lock=lock).remembered(parse_place(typed))
+        assert known is not None
+        assert known.name == "Acme/Rio"
+        assert known.entry is not None
+    folder = LockChoice(lock=lock).remembered(tmp_path / "rio")
+    assert folder is not None
+    assert folder.entry is None
+
+
+def test_weights_that_nobody_signed_are_not_fetched(there: Published, run: Run) -> None:
+    there.hub.put("acme/bare", {"model.safetensors": bytes(4096), "config.json": b"{}"})
+    code, out, _ = run("verify", "hf://acme/bare", "--key", there.key, "--json")
+    assert (code, json.loads(out)["verdict"]) == (3, "unsigned")
+    asked = {a.path for a in there.hub.log.of("resolve") if "acme/bare" in a.path}
+    assert any("config.json" in path for path in asked)
+    assert not any("safetensors" in path for path in asked)
 
 
 @pytest.mark.parametrize("name", ["hf://acme", "hf://acme/rio@", "hf://a/b/c", "hf://../x@y"])
@@ -252,7 +278,7 @@ def test_only_the_weights_that_a_reader_takes_are_fetched(there: Published) -> N
 
     small = {"config.json", ".parentage/leaves.bin", "model.safetensors.index.json"}
     assert brought(spool.weights) == {*small, "w-1.safetensors", "w-2.safetensors"}
-    assert brought(spool.everything) == {*files, "model.safetensors.index.json"}
+    assert brought(spool.release) == {*small, "w-1.safetensors", "w-2.safetensors"}
     for kept, gone in (
         ("consolidated.safetensors", "model.safetensors.index.json"),
         ("m.gguf", "consolidated.safetensors"),
@@ -302,7 +328,7 @@ def test_a_fetch_goes_on_after_a_kill(there: Published) -> None:
 
 def test_a_killed_process_loses_next_to_nothing(there: Published, tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 9
-    there.hub.put("acme/blob", {"model.safetensors": data})
+    there.hub.put("acme/blob", {"model.safetensors": data, "model.sig": b"{}"})
     there.hub.faults.add("stop", path="model.safetensors", keep=7 << 20)
     code = (
         "from parentage.verify.sources import spool, place;"

@@ -295,6 +295,9 @@ FILES: dict[str, tuple[dict[str, Callable[[], bytes]], str, str]] = {
     "a config that asks for code": (
         {"config.json": lambda: b'{"a": [{"auto\\u005fmap": {"AutoModel": "x.Y"}}]}'}, "remote-code", "code"),
     "a deep config": ({"deep/config.json": lambda: b'{"a":' * 900 + b'{"auto_map": 1}' + b"}" * 900}, "remote-code", "code"),
+    "a module of another package": ({"st/modules.json": lambda: (
+        b'[{"type": "sentence_transformers.models.Transformer"}, {"type": "acme/x--y.Pool"}]')}, "remote-code", "code"),
+    "modules that are no list of them": ({"odd/modules.json": lambda: b'["x"]'}, "remote-code", "code"),
     "a config that nobody can read": ({"tokenizer_config.json": lambda: b'{"a": NaN}'}, "remote-code", "code"),
     "other weights": ({"sub/model.safetensors": lambda: b"x"}, "weights-unverified", "otherWeights"),
     "other weights of another format": ({"model.GGUF": lambda: b"x"}, "weights-unverified", "otherWeights"),
@@ -305,7 +308,10 @@ FILES: dict[str, tuple[dict[str, Callable[[], bytes]], str, str]] = {
 def crowded(place: Place) -> Path:
     """All of these in one release, signed: only the gate minds."""
     files = {name: make() for made, _, _ in FILES.values() for name, make in made.items()}
-    return place.copy("crowded", files)
+    own = (
+        b'[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]'
+    )
+    return place.copy("crowded", {**files, "own/modules.json": own})
 
 
 def test_all_reasons_come_at_once_and_each_can_be_let_be(place: Place, crowded: Path) -> None:
@@ -317,6 +323,7 @@ def test_all_reasons_come_at_once_and_each_can_be_let_be(place: Place, crowded: 
     assert report.verdict is Verdict.DENIED
     for made, code, _ in FILES.values():
         assert {(code, name) for name in made} <= found
+    assert ("remote-code", "own/modules.json") not in found
     assert ("file-denied", "notes.txt") in found
     assert [one.message for one in report.reasons if one.code == "release-too-large"] == [
         "too many bytes",

@@ -23,6 +23,9 @@ HEAD: Final = 1024
 _MAX_CONFIG: Final = 4 << 20
 #: What has transformers load classes from a repository, this one or another.
 _CODE: Final = frozenset({"auto_map", "custom_pipelines"})
+#: Where sentence-transformers lists classes; those that are not its own are imported from anywhere.
+_MODULES: Final = "modules.json"
+_OWN_MODULES: Final = "sentence_transformers."
 #: Large files whose beginnings are asked of a Hub.
 _MOST_REQUESTS: Final = 256
 
@@ -115,7 +118,7 @@ def _gathered(
 
 def _asks_for_code(file: OpenFile, *, reads: bool) -> bool | None:
     name = file.name
-    if not name.endswith(("config.json", "model_index.json")):
+    if not name.endswith(("config.json", "model_index.json", _MODULES)):
         return False
     if file.size > _MAX_CONFIG or not reads:
         return None
@@ -125,7 +128,7 @@ def _asks_for_code(file: OpenFile, *, reads: bool) -> bool | None:
         )
     except MalformedError:
         return None
-    return _names_code(document)
+    return _names_code(document) or (name.endswith(_MODULES) and _names_modules(document))
 
 
 def _names_code(document: Any) -> bool:  # noqa: ANN401  (JSON)
@@ -139,6 +142,12 @@ def _names_code(document: Any) -> bool:  # noqa: ANN401  (JSON)
         elif isinstance(value, list):
             pending += value
     return False
+
+
+def _names_modules(document: Any) -> bool:  # noqa: ANN401  (JSON)
+    entries = document if isinstance(document, list) else [document]
+    named = [entry.get("type") if isinstance(entry, dict) else None for entry in entries]
+    return not all(isinstance(kind, str) and kind.startswith(_OWN_MODULES) for kind in named)
 
 
 def _licence(files: FileSet) -> str:

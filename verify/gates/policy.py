@@ -109,7 +109,8 @@ class Rules(Wire, frozen=True, kw_only=True):
         status: "current": a valid status must say so.
         deny_steps: ops that must not occur, such as "abliterate/v1".
         pickles: files that run code when they are loaded.
-        code: code beside the weights, or a config that asks for it (`auto_map`).
+        code: code beside the weights, or a config that asks for it (`auto_map`, `custom_pipelines`,
+            modules of sentence-transformers that are not its own).
         other_weights: weights files that no tensor of the table is in.
         ignored: files that the signer left out, beyond those that the specification does.
         parents, licences, files: see there.

@@ -39,9 +39,9 @@ Choice = Callable[[Listing, Path], Iterable[str]]
 """Says which files are needed next, given the list and the folder as far as it is filled."""
 
 
-def everything(found: Listing, _: Path) -> Iterable[str]:
-    """Choose all files: a release is signed as a whole."""
-    return found
+def release(found: Listing, _: Path) -> Iterable[str]:
+    """Choose all files: a release is signed as a whole. Of what nobody signed, only what is small."""
+    return found if MODEL_SIG in found else _small(found)
 
 
 def said(found: Listing, _: Path) -> Iterable[str]:
@@ -67,8 +67,7 @@ def weights(found: Listing, folder: Path) -> Iterable[str]:
     Those that a reader of the folder would take: the shards of the index, else the top-level files of
     the best format.
     """
-    small = {name for name, listed in found.items() if listed.sha256 is None}
-    wanted = small.union(claims(found, folder))
+    wanted = _small(found).union(claims(found, folder))
     top = [name for name in found if "/" not in name]
     index = [name for name in top if name.endswith(INDEX_SUFFIX)]
     if index and not (folder / index[0]).exists():
@@ -87,9 +86,13 @@ def weights(found: Listing, folder: Path) -> Iterable[str]:
     return wanted
 
 
+def _small(found: Listing) -> set[str]:
+    return {name for name, listed in found.items() if listed.sha256 is None}
+
+
 def bring(
     place: HubPlace,
-    choice: Choice = everything,
+    choice: Choice = release,
     *,
     progress: Progress | None = None,
     threads: int = 4,

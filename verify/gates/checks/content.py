@@ -60,11 +60,11 @@ def code(facts: Facts) -> Iterator[Reason]:
             yield from by_rule(
                 facts.rules.code,
                 "remote-code",
-                "this config has loaders run code (auto_map)"
+                "this config has loaders run code that it names"
                 if asks
                 else "this config can't be read, so that nobody knows what it has loaders do",
                 where=name,
-                hint="remove auto_map: the library has the architecture, or it should not be run"
+                hint="remove auto_map, custom_pipelines, or the module that is not the library's own"
                 if asks
                 else "write strict JSON, below 4 MiB",
             )
