@@ -498,6 +498,8 @@ def make(name: str) -> None:
         if "policy" in found:
             for file in [*world.root.glob("*.pub"), world.root / found["policy"]]:
                 shutil.copy(file, target / file.name)
+        for extra in found.pop("files", []):
+            shutil.copy(world.root / extra, target / extra)
     found["about"] = (CASES[name].__doc__ or "").strip()
     (target / "case.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
