@@ -1,4 +1,4 @@
-"""What the documents promise exists: tests by name, files by link, commands by name, schemas by path."""
+"""What the documents promise exists: tests by name, files by link, schemas by path."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-from parentage.cli import _COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -48,12 +46,6 @@ def test_every_threat_names_a_test_that_exists() -> None:
             assert list((ROOT / "tests").rglob(name)), name
         for name in spoilt if "attacks" in named else []:
             assert f"def _{name}(" in TESTS or f'"{name}"' in TESTS, name
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_exist(path: Path) -> None:
-    for name in re.findall(r"^(?:\$ )?parentage (\w+)", path.read_text(), re.MULTILINE):
-        assert name in _COMMANDS
 
 
 def test_the_readme_keeps_its_two_commands() -> None:
