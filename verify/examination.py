@@ -172,8 +172,8 @@ def _say_who_was_not_followed(state: State, family: Family) -> None:
     names = [name for name in state.report.parents_found if name not in family.followed]
     if names:
         state.not_checked.append(
-            f"where {', '.join(names)} come from: their weights have the declared roots, and "
-            "their own lineage was not followed"
+            f"the history of {', '.join(names)}: the weights are those that the lineage names by root, "
+            "and what is signed of where they come from was not followed"
         )
 
 
