@@ -137,8 +137,10 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     def cost(self) -> str:
         """Return what it cost, in one line."""
-        share = self.bytes / max(self.bytes_declared, 1)
-        return f"{self.requests} requests, {self.bytes:,} bytes ({share:.2%} of what was not downloaded)"
+        cost = f"{self.requests} requests, {self.bytes:,} bytes"
+        if not self.bytes_declared:
+            return cost
+        return f"{cost} ({self.bytes / self.bytes_declared:.2%} of what was not downloaded)"
 
     def drawn(self) -> str:
         """Return which slices were compared, in one line; empty: none."""

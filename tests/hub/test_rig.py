@@ -44,12 +44,13 @@ def test_a_release_is_made_changed_and_read_by_the_real_client(
     folder = tmp_path / "more"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "config.json").write_text("{}")
-    (folder / "README.md").write_text("---\nlicense: mit\ntags: [a]\n---\nHello")
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [a]\nday: 2026-06-14\n---\nHello")
     api.upload_folder(folder_path=folder, repo_id=REPO)
     head = hub.head(REPO)
 
     told = api.model_info(REPO, files_metadata=True)
     assert (told.sha, told.card_data.license) == (head, "mit")
+    assert told.card_data.day == "2026-06-14T00:00:00.000Z"
     assert api.model_info(REPO, revision=head[:10]).sha == head
     entries = {entry.path: entry for entry in api.list_repo_tree(REPO, recursive=True)}
     assert set(entries) == {"model.safetensors", "README.md", "sub", "sub/config.json"}

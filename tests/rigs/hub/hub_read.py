@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import date
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
@@ -49,7 +51,12 @@ def _card(commit: Commit) -> dict[str, Any] | None:
     readme = commit.files.get("README.md")
     front = _FRONT.match(readme.data or b"") if readme else None
     card = yaml.safe_load(front[1]) if front else None
-    return card if isinstance(card, dict) else None
+    return json.loads(json.dumps(card, default=_day)) if isinstance(card, dict) else None
+
+
+def _day(value: date) -> str:
+    """Return a day as JavaScript writes it, which the Hub reads cards in."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def _entry(call: Call, path: str, file: Stored) -> dict[str, Any]:
