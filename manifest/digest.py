@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from blake3 import blake3
 
@@ -52,13 +52,38 @@ def _sha256(midstate: hashlib._Hash, data: Buffer) -> bytes:
     return state.digest()
 
 
+class Leaf(Protocol):
+    """A leaf in the making; every `update` but the last takes whole 16 KiB pieces."""
+
+    def update(self, data: memoryview, /) -> object:
+        """Take the next bytes of the chunk."""
+
+    def digest(self) -> bytes:
+        """Return the 32-byte leaf."""
+
+
+class _Sha256Leaf:
+    def __init__(self) -> None:
+        self._micros = bytearray()
+
+    def update(self, data: memoryview, /) -> None:
+        for at in range(0, len(data), MICRO):
+            self._micros += _sha256(_SHA_MICRO, data[at : at + MICRO])
+
+    def digest(self) -> bytes:
+        return _sha256(_SHA_LEAF, self._micros)
+
+
+def new_leaf(profile: Profile) -> Leaf:
+    """Return the leaf of a chunk (1 to 2^20 bytes) whose bytes are still to come."""
+    return blake3(derive_key_context=_B3_LEAF) if profile == B3 else _Sha256Leaf()
+
+
 def leaf(profile: Profile, chunk: Buffer) -> bytes:
     """Return the 32-byte leaf of one chunk (1 to 2^20 bytes)."""
-    if profile == B3:
-        return blake3(chunk, derive_key_context=_B3_LEAF).digest()
-    view = memoryview(chunk)
-    micros = (_sha256(_SHA_MICRO, view[at : at + MICRO]) for at in range(0, len(view), MICRO))
-    return _sha256(_SHA_LEAF, b"".join(micros))
+    made = new_leaf(profile)
+    made.update(memoryview(chunk))
+    return made.digest()
 
 
 def chunk_count(nbytes: int) -> int:

@@ -1,7 +1,7 @@
 """Every file and tensor digested in one pass, on threads, in bounded memory.
 
-Bytes come by `pread` into one reused 1 MiB buffer a thread and are hashed while they are in cache;
-mmap was no faster and kept whole models resident. With `files`, a weights file is one unit of work
+Bytes come by `pread`, a block at a time, into one reused buffer a thread, and every digest is taken of
+them while they are in cache; mmap was slower and kept whole models resident. With `files`, a weights file is one unit of work
 (SHA-256 is a chain); without, tensors are cut into spans so that one large file uses every thread.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -38,6 +38,8 @@ class Expecting(Protocol):
         """Hear of bytes that are to come on top of those known, or (negative) that are not."""
 
 
+#: Bytes read at once: they and the page cache's copy of them fit a core's second-level cache together.
+BLOCK: Final = 1 << 19
 _SPAN: Final = 64 * CHUNK
 _MAX_THREADS: Final = 16
 #: Bytes below which starting threads, and importing what starts them, costs more than it saves.
@@ -174,8 +176,7 @@ class _Pass:
         for at in range(start, end, CHUNK):
             if self._stop.is_set():
                 return
-            view = self._read(file, tensor.start + at, min(CHUNK, end - at))
-            self._leaf(tensor, at, view)
+            self._chunk(file, tensor, at)
 
     def whole_file(self, file: OpenFile) -> None:
         """Digest a file and, on the way, the tensors in it."""
@@ -187,17 +188,13 @@ class _Pass:
             for at in range(0, tensor.end - tensor.start, CHUNK):
                 if self._stop.is_set():
                     return
-                size = min(CHUNK, tensor.end - tensor.start - at)
-                view = self._read(file, tensor.start + at, size)
                 if self._left < self._threads and len(helped) < _HELPED:
                     # A thread is idle and SHA-256 is a chain: let that thread make the leaf.
-                    helped.append(
-                        self._pool.submit(self._leaf, tensor, at, memoryview(bytes(view)))
-                    )
-                    state.update(view)
+                    held = bytearray(min(CHUNK, tensor.end - tensor.start - at))
+                    self._keep(file, tensor.start + at, memoryview(held), state)
+                    helped.append(self._pool.submit(self._leaf, tensor, at, held))
                 else:
-                    state.update(view)
-                    self._leaf(tensor, at, view)
+                    self._chunk(file, tensor, at, state)
                 while helped and (helped[0].done() or len(helped) == _HELPED):
                     helped.popleft().result()
             position = tensor.end
@@ -207,25 +204,52 @@ class _Pass:
         self._files[file.name] = state.hexdigest()
 
     def _plain(self, file: OpenFile, state: hashlib._Hash, start: int, end: int) -> int:
-        for at in range(start, end, CHUNK):
-            if self._stop.is_set():
-                return end
-            state.update(self._read(file, at, min(CHUNK, end - at)))
+        for view in self._blocks(file, start, end):
+            state.update(view)
         return end
 
-    def _read(self, file: OpenFile, offset: int, size: int) -> memoryview:
+    def _chunk(
+        self, file: OpenFile, tensor: Tensor, at: int, state: hashlib._Hash | None = None
+    ) -> None:
+        """Make the leaves of the chunk at `at`; its bytes go to the file's `state` as well."""
+        leaves = {profile: digest.new_leaf(profile) for profile in self._profiles}
+        start = tensor.start + at
+        for view in self._blocks(file, start, min(start + CHUNK, tensor.end)):
+            if state is not None:
+                state.update(view)
+            for leaf in leaves.values():
+                leaf.update(view)
+        for profile, leaf in leaves.items():
+            self._put(tensor, at, profile, leaf.digest())
+
+    def _keep(self, file: OpenFile, start: int, held: memoryview, state: hashlib._Hash) -> None:
+        """Read bytes from `start` into `held`, and pass them to the file's state."""
+        for at in range(0, len(held), BLOCK):
+            view = held[at : at + BLOCK]
+            file.read_into(view, start + at)
+            self._progress(len(view))
+            state.update(view)
+
+    def _blocks(self, file: OpenFile, start: int, end: int) -> Iterator[memoryview]:
+        """Yield bytes [start, end), each block until the next is asked for."""
         buffer: memoryview | None = getattr(self._local, "buffer", None)
         if buffer is None:
-            buffer = self._local.buffer = memoryview(bytearray(CHUNK))
-        view = buffer[:size]
-        file.read_into(view, offset)
-        self._progress(size)
-        return view
+            buffer = self._local.buffer = memoryview(bytearray(BLOCK))
+        for at in range(start, end, BLOCK):
+            if self._stop.is_set():
+                return
+            view = buffer[: min(BLOCK, end - at)]
+            file.read_into(view, at)
+            self._progress(len(view))
+            yield view
 
-    def _leaf(self, tensor: Tensor, at: int, view: memoryview) -> None:
+    def _leaf(self, tensor: Tensor, at: int, chunk: bytearray) -> None:
+        for profile in self._profiles:
+            self._put(tensor, at, profile, digest.leaf(profile, chunk))
+
+    def _put(self, tensor: Tensor, at: int, profile: Profile, leaf: bytes) -> None:
         slot = at // CHUNK * LEAF_BYTES
-        for profile, leaves in self._leaves[tensor.spec.name].items():
-            leaves[slot : slot + LEAF_BYTES] = digest.leaf(profile, view)
+        self._leaves[tensor.spec.name][profile][slot : slot + LEAF_BYTES] = leaf
 
     def result(self) -> Digests:
         tensors: dict[str, TensorDigest] = {}

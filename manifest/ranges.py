@@ -16,10 +16,9 @@ from typing import Final, Literal, Protocol
 import msgspec
 from blake3 import blake3
 
-from parentage.manifest.digest import CHUNK
 from parentage.manifest.errors import FileSetError
 from parentage.manifest.files import OpenFile
-from parentage.manifest.hashing import WORTH_THREADS, Progress, default_threads
+from parentage.manifest.hashing import BLOCK, WORTH_THREADS, Progress, default_threads
 
 Algorithm = Literal["sha256", "blake2b", "blake3"]
 
@@ -113,7 +112,7 @@ class _Work:
         state = _HASHES[self._algorithm]()
         buffer: memoryview | None = getattr(self._local, "buffer", None)
         if buffer is None:
-            buffer = self._local.buffer = memoryview(bytearray(CHUNK))
+            buffer = self._local.buffer = memoryview(bytearray(BLOCK))
         with self._opened(part.name) as file:
             if file.size != part.size:
                 raise FileSetError(
@@ -122,10 +121,10 @@ class _Work:
                     expected=f"{part.size} bytes",
                     found=f"{file.size} bytes",
                 )
-            for at in range(part.start, part.end, CHUNK):
+            for at in range(part.start, part.end, BLOCK):
                 if self._stop.is_set():
                     break
-                view = buffer[: min(CHUNK, part.end - at)]
+                view = buffer[: min(BLOCK, part.end - at)]
                 file.read_into(view, at)
                 state.update(view)
                 self._progress(len(view))
