@@ -57,7 +57,7 @@ def _words(mask: Tensor) -> tuple[Tensor, Tensor]:
 def kept(values: Tensor, mask: Tensor) -> Tensor:
     """Return values where a mask of booleans is true, and +0 elsewhere."""
     pattern = bits(values)
-    return (pattern & wide(mask, pattern.dtype)).view(values.dtype)
+    return wide(mask, pattern.dtype).bitwise_and_(pattern).view(values.dtype)
 
 
 def wide(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -109,5 +109,6 @@ def drawn(count: int, probability: Tensor, generator: torch.Generator) -> Tensor
     if probability.dtype == torch.float64:
         return torch.bernoulli(probability.expand(count), generator=generator).to(torch.bool)
     limit = math.ceil(float(probability) * 2.0**24)
-    found = torch.empty(count, dtype=torch.int32).random_(0, 1 << 24, generator=generator)
-    return found.lt_(limit).to(torch.bool)
+    # Without bounds torch takes the low 31 bits of a word, and divides nothing.
+    found = torch.empty(count, dtype=torch.int32).random_(generator=generator)
+    return found.bitwise_and_((1 << 24) - 1).lt_(limit).to(torch.bool)

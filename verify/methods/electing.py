@@ -117,36 +117,37 @@ def by_bits(
         if scale != 1.0:
             left.mul_(torch.tensor(scale, dtype=mix.work))
         terms.append(left.to(vector.dtype).mul_(weight))
-    total = _in_order(terms)
     if not mix.elect:
-        return _finished(mix, base, total, _divisor(weights.reshape(-1, 1)))
-    # An arithmetic shift by all but one bit: all ones where the sign is minus, none elsewhere.
-    shift = 8 * base.element_size() - 1
-    minus = bits(total) >> shift
+        return _finished(mix, base, _in_order(terms).add_(0.0), _divisor(weights.reshape(-1, 1)))
+    # Patterns of floats are whole numbers of the same sign, but for -0, whose negative is itself.
+    pattern = bits(_in_order(terms)).neg_()
+    sign = torch.gt(pattern, 0, out=pattern).mul_(-2).add_(1)  # -1 where the sum is below 0, else 1
+    # A sum of shares that is -0 would not be found to be nothing.
+    whole = weights + 0.0
     shares: list[Tensor] = []
-    for term, weight in zip(terms, weights, strict=True):
-        pattern = bits(term)
-        nothing = ((pattern & ((1 << shift) - 1)) - 1) >> shift
-        agrees = (pattern >> shift).bitwise_xor_(minus).bitwise_or_(nothing).bitwise_not_()
-        pattern.bitwise_and_(agrees)
+    for term, weight in zip(terms, whole, strict=True):
+        agrees = bits(term) * sign
+        torch.gt(agrees, 0, out=agrees).neg_()
+        bits(term).bitwise_and_(agrees)
         shares.append(agrees.bitwise_and_(bits(weight)).view(term.dtype))
+    # What is left of the terms is +0 or has one sign: their sum is never -0.
     total, divisor = _in_order(terms), _in_order(shares)
     pattern = bits(divisor)
-    nothing = (pattern - 1).bitwise_and_(~pattern).bitwise_right_shift_(shift)
-    pattern.bitwise_or_(nothing.bitwise_and_(bits(torch.ones_like(weights[0]))))
+    nothing = torch.eq(pattern, 0, out=torch.empty_like(pattern))
+    pattern.bitwise_or_(nothing.mul_(int(bits(torch.ones_like(weights[0])))))
     return _finished(mix, base, total, divisor)
 
 
 def _in_order(terms: Sequence[Tensor]) -> Tensor:
-    """Add in fp32, in order, from +0: a sum of nothing but -0 is +0."""
+    """Add in fp32, in order; torch's sum begins at +0, so that its sum of nothing but -0 is +0."""
     first = terms[0]
     if first.dtype == torch.float32 or len(terms) <= 2:
         # Two summands of a narrow dtype: their fp32 sum is rounded once either way.
         total = first + terms[1] if len(terms) > 1 else first.clone()
         for term in terms[2:]:
             total.add_(term)
-        return total.add_(0.0)
-    wide = first.to(torch.float32).add_(0.0)
+        return total
+    wide = first.to(torch.float32)
     for term in terms[1:]:
         wide.add_(term.to(torch.float32))
     return wide.to(first.dtype)

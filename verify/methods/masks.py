@@ -53,6 +53,9 @@ class Masks(Protocol):
     def sure_and_tied(self, index: int, span: Span, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Return the elements that must stay, and those that may."""
 
+    def open_at_zero(self, index: int) -> bool:
+        """Say whether an element that is 0 may be among those of which only a number must stay."""
+
     def allowed(self, index: int) -> tuple[float, float]:
         """Return how few and how many elements may stay."""
 
@@ -89,6 +92,10 @@ class _Packed:
         """Return the mask, and nothing open."""
         mask = self.mask(index, span, vector)
         return mask, torch.zeros_like(mask)
+
+    def open_at_zero(self, index: int) -> bool:
+        """Say no: nothing is open."""
+        return False
 
     def allowed(self, index: int) -> tuple[float, float]:
         """Return every count: nothing is open."""
@@ -131,6 +138,10 @@ class ByRank:
                 tied = tied & ~at_low
         return sure, tied
 
+    def open_at_zero(self, index: int) -> bool:
+        """Say whether a cut is at the smallest key: only elements with a cut's key are open."""
+        return 0 in {self.lows[index].key, self.highs[index].key}
+
     def allowed(self, index: int) -> tuple[float, float]:
         """Return how many elements stay, twice."""
         kept = max(self.highs[index].rank - self.lows[index].rank, 0)
@@ -156,6 +167,10 @@ class _Free:
         if self._densities[index] <= 0:
             return ~everything, ~everything
         return ~everything, everything
+
+    def open_at_zero(self, index: int) -> bool:
+        """Say yes: everything may be open."""
+        return True
 
     def allowed(self, index: int) -> tuple[float, float]:
         """Return n p +- five standard deviations of a binomial count."""

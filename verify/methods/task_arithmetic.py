@@ -296,13 +296,12 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         at = slice(start - span.start, stop - span.start)
         base, vectors = base[at], [vector[at] for vector in vectors]
         # An element of 0 is the same kept or dropped: it is free in number, and open in nothing.
-        nothing = [
-            tied[at] & compared(torch.eq, keys_of(vector), 0)
-            for (_, tied), vector in zip(states, vectors, strict=True)
-        ]
-        states = [
-            (sure[at], tied[at] & ~zero) for (sure, tied), zero in zip(states, nothing, strict=True)
-        ]
+        states = [(sure[at], tied[at]) for sure, tied in states]
+        free = [0] * len(vectors)
+        for i, (vector, (sure, tied)) in enumerate(zip(vectors, states, strict=True)):
+            if masks.open_at_zero(i):
+                zero = tied & compared(torch.eq, keys_of(vector), 0)
+                states[i], free[i] = (sure, tied & ~zero), count(zero)
 
         def value(index: Tensor | slice, stay: Sequence[Tensor]) -> Tensor:
             picked = [vector[index] for vector in vectors]
@@ -310,7 +309,6 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
 
         choice = decide(states, found, value)
         if choice is not None:
-            free = [count(zero) for zero in nothing]
             choice.most = [most + more for most, more in zip(choice.most, free, strict=True)]
         return choice
 
