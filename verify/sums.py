@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK: Final = 4096
+#: Elements that are widened and added at a time: more of them leave the cache in between.
+_PASS: Final = 16 * BLOCK
 
 
 def tree(values: Tensor) -> Tensor:
@@ -53,14 +55,15 @@ class RunningSum:
         self._rest: Tensor | None = None
 
     def add(self, values: Tensor) -> None:
-        """Take the next piece, float64 and flat."""
+        """Take the next piece, flat: float64, or of a narrower dtype, which float64 holds exactly."""
         if self._rest is not None:
-            values, self._rest = torch.cat((self._rest, values)), None
+            values, self._rest = torch.cat((self._rest, values.to(torch.float64))), None
         whole = values.numel() // BLOCK * BLOCK
-        if whole:
-            self._blocks.extend(_block_sums(values[:whole]).tolist())
+        for start in range(0, whole, _PASS):
+            part = values[start : min(start + _PASS, whole)].to(torch.float64)
+            self._blocks.extend(_block_sums(part).tolist())
         if whole < values.numel():
-            self._rest = values[whole:].clone()
+            self._rest = values[whole:].to(torch.float64, copy=True)
 
     def total(self) -> float:
         """Return the sum so far."""

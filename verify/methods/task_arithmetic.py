@@ -101,8 +101,8 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         for span, parts in self.pieces(name, variant):
             for i, vector in enumerate(self.vectors(parts)):
                 size = vector.abs()
-                before[i].add(size.to(torch.float64))
-                after[i].add(kept(size, masks.mask(i, span, vector)).to(torch.float64))
+                before[i].add(size)
+                after[i].add(kept(size, masks.mask(i, span, vector)))
         exact = variant == "parentage-1"
         dtype = "F64" if exact else self._work(name)
         scales = [
