@@ -57,6 +57,15 @@ def take(line: str) -> None:
                 param.type.convert(one, param, context)
 
 
+def refusal(line: str) -> str:
+    """Return what is wrong with a command line, or nothing."""
+    try:
+        take(line)
+    except (click.ClickException, AssertionError) as error:
+        return f"{line}: {error}"
+    return ""
+
+
 def shown(text: str) -> list[str]:
     """Return the command lines in a document's blocks, each with what it goes on with."""
     blocks = [fenced or indented for fenced, indented in _BLOCK.findall(text)]
@@ -67,8 +76,7 @@ def shown(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_of_documents_parse(path: Path) -> None:
-    for line in shown(path.read_text()):
-        take(line)
+    assert [why for line in shown(path.read_text()) if (why := refusal(line))] == []
 
 
 def test_there_are_commands_in_documents() -> None:

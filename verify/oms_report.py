@@ -6,10 +6,9 @@ from typing import Final
 
 import msgspec
 
-from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
 from parentage.verify.report import Signer, who
-from parentage.verify.showing import Shown, problems_of
+from parentage.verify.showing import Shown, shown_of
 from parentage.verify.verdict import EXIT_CODES, Finding, Verdict
 
 SCHEMA: Final = "https://parentage.dev/oms/v0.1"
@@ -69,16 +68,7 @@ class OmsReport(msgspec.Struct, kw_only=True, rename="camel"):
 
     def shown(self, command: str = "oms verify") -> Shown:
         """Return the report as any format shows it."""
-        return Shown(
-            command=command,
-            subject=printable(self.model),
-            verdict=self.verdict,
-            exit_code=self.exit_code,
-            problems=problems_of(self.findings),
-            facts=tuple(_facts(self)),
-            not_checked=tuple(printable(text, 400) for text in self.not_checked),
-            document=self,
-        )
+        return shown_of(self, command, self.model, _facts(self))
 
     def decide(self, verdict: Verdict) -> None:
         """Set verdict and exit code together."""

@@ -13,7 +13,7 @@ from parentage.attest.required import Met
 from parentage.attest.standing import Standing
 from parentage.manifest.errors import printable
 from parentage.verify.integrity import Coverage
-from parentage.verify.showing import Shown, problems_of
+from parentage.verify.showing import Shown, shown_of
 from parentage.verify.verdict import EXIT_CODES, ORDER, Finding, Rung, TensorResult, Verdict
 
 SCHEMA: Final = "https://parentage.dev/report/v0.1"
@@ -251,16 +251,7 @@ class Report(msgspec.Struct, kw_only=True, rename="camel"):
 
     def shown(self, command: str = "verify") -> Shown:
         """Return the report as any format shows it."""
-        return Shown(
-            command=command,
-            subject=printable(self.release),
-            verdict=self.verdict,
-            exit_code=self.exit_code,
-            problems=problems_of(self.findings),
-            facts=tuple(_facts(self)),
-            not_checked=tuple(printable(text, 400) for text in self.not_checked),
-            document=self,
-        )
+        return shown_of(self, command, self.release, _facts(self))
 
     def decide(self, verdict: Verdict) -> None:
         """Set verdict and exit code together."""

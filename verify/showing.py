@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from parentage.manifest.errors import printable
+from parentage.manifest.errors import ParentageError, printable
 from parentage.verify.verdict import Finding, Verdict
 
 #: Beside what a problem is shown where nobody knows better: platforms refuse a result without a file.
@@ -102,6 +102,42 @@ class Result(Protocol):
 
     def shown(self, command: str, /) -> Shown:
         """Return it as any format shows it."""
+
+
+class Judged(Protocol):
+    """A result whose findings decided it."""
+
+    verdict: Verdict
+    exit_code: int
+    findings: list[Finding]
+    not_checked: list[str]
+
+
+def shown_of(result: Judged, command: str, subject: str, facts: Iterable[tuple[str, str]]) -> Shown:
+    """Return a result as any format shows it; what comes from outside is escaped here."""
+    return Shown(
+        command=command,
+        subject=printable(subject),
+        verdict=result.verdict,
+        exit_code=result.exit_code,
+        problems=problems_of(result.findings),
+        facts=tuple(facts),
+        not_checked=tuple(printable(text, 400) for text in result.not_checked),
+        document=result,
+    )
+
+
+def problem_of(error: ParentageError) -> Problem:
+    """Return an error as a problem that decides."""
+    return Problem(
+        code=error.code,
+        level=Level.ERROR,
+        message=error.what,
+        where=error.where,
+        expected=error.expected,
+        found=error.found,
+        next=error.hint,
+    )
 
 
 def problems_of(findings: Iterable[Finding]) -> tuple[Problem, ...]:

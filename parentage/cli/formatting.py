@@ -115,25 +115,16 @@ class FormatChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _of_error(error: ParentageError, command: str) -> Shown:
-    from parentage.verify.showing import Level, Problem, Shown
+    from parentage.verify.showing import Shown, problem_of
     from parentage.verify.verdict import EXIT_CODES
 
     verdicts = {code: verdict for verdict, code in EXIT_CODES.items()}
-    problem = Problem(
-        code=error.code,
-        level=Level.ERROR,
-        message=error.what,
-        where=error.where,
-        expected=error.expected,
-        found=error.found,
-        next=error.hint,
-    )
     return Shown(
         command=command,
         subject="nothing",
         verdict=verdicts.get(error.exit_code, Verdict.UNPROVEN),
         exit_code=error.exit_code,
-        problems=(problem,),
+        problems=(problem_of(error),),
         not_checked=("everything: it could not be run",),
         document=error_document(error),
     )

@@ -40,6 +40,11 @@ out = Path(sys.argv[1])
 """
 
 
+def label(dtype: str, *flags: bool) -> str:
+    """Name a case."""
+    return "-".join([dtype, *(str(int(flag)) for flag in flags)])
+
+
 def run(script: str, root: Path, *arguments: str) -> Path:
     """Run a script with peft and return the folder that it wrote to; skip where there is no peft."""
     mergekit = executable("0.1.5")

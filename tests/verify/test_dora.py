@@ -140,15 +140,11 @@ CASES = [
 ]
 
 
-def label(dtype: str, *flags: bool) -> str:
-    return "-".join([dtype, *(str(int(flag)) for flag in flags)])
-
-
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases, made by one interpreter: importing peft takes most of the time."""
     return peft_world.run(
-        SCRIPT, tmp_path_factory.mktemp("peft"), *(label(*case) for case in CASES)
+        SCRIPT, tmp_path_factory.mktemp("peft"), *(peft_world.label(*case) for case in CASES)
     )
 
 
@@ -162,7 +158,7 @@ def rungs(out: Path, made: dict[str, Any]) -> dict[str, str]:
 def test_merge_and_unload_with_patterns(
     merged: Path, dtype: str, dora: bool, keep: bool, safe: bool
 ) -> None:
-    out = merged / label(dtype, dora, keep, safe)
+    out = merged / peft_world.label(dtype, dora, keep, safe)
 
     found = rungs(out, fields("peft", dora=dora))
 

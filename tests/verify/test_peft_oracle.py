@@ -36,15 +36,11 @@ CASES = [
 ]
 
 
-def label(dtype: str, *flags: bool) -> str:
-    return "-".join([dtype, *(str(int(flag)) for flag in flags)])
-
-
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases, made by one interpreter: importing peft takes most of the time."""
     return peft_world.run(
-        SCRIPT, tmp_path_factory.mktemp("peft"), *(label(*case) for case in CASES)
+        SCRIPT, tmp_path_factory.mktemp("peft"), *(peft_world.label(*case) for case in CASES)
     )
 
 
@@ -67,7 +63,7 @@ def rungs(out: Path, alpha: str, *, rs: bool) -> dict[str, str]:
 
 @pytest.mark.parametrize(("dtype", "rs", "keep", "safe"), CASES)
 def test_merge_and_unload(merged: Path, dtype: str, rs: bool, keep: bool, safe: bool) -> None:
-    out = merged / label(dtype, rs, keep, safe)
+    out = merged / peft_world.label(dtype, rs, keep, safe)
 
     # A where our BLAS sums in peft's order, as here; another build may need C, never a refusal.
     assert set(rungs(out, "20", rs=rs).values()) <= {"A", "C"}

@@ -46,6 +46,10 @@ class Document(msgspec.Struct, frozen=True):
     value: Any
     where: str
 
+    def has(self, *keys: str, kinds: tuple[str, ...] = ("json",)) -> bool:
+        """Say whether it is of one of these kinds, and an object with all of these keys."""
+        return self.kind in kinds and isinstance(self.value, dict) and {*keys} <= self.value.keys()
+
 
 def read_file(path: Path) -> bytes:
     """Return the bytes of a results file.

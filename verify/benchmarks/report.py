@@ -10,7 +10,7 @@ from parentage.attest.statements.benchmark import Replayed, Score
 from parentage.manifest.errors import printable
 from parentage.verify.benchmarks.replaying import Difference
 from parentage.verify.report import Signer, who
-from parentage.verify.showing import Shown, problems_of
+from parentage.verify.showing import Shown, shown_of
 from parentage.verify.verdict import EXIT_CODES, Finding, Verdict
 
 SCHEMA: Final = "https://parentage.dev/bench/v0.1"
@@ -98,16 +98,7 @@ class BenchReport(msgspec.Struct, kw_only=True, rename="camel"):
 
     def shown(self, command: str = "gate benchmark") -> Shown:
         """Return the report as any format shows it."""
-        return Shown(
-            command=command,
-            subject=printable(self.results or self.release),
-            verdict=self.verdict,
-            exit_code=self.exit_code,
-            problems=problems_of(self.findings),
-            facts=tuple(_facts(self)),
-            not_checked=tuple(printable(text, 400) for text in self.not_checked),
-            document=self,
-        )
+        return shown_of(self, command, self.results or self.release, _facts(self))
 
 
 def _facts(report: BenchReport) -> list[tuple[str, str]]:

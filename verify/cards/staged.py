@@ -21,7 +21,7 @@ from parentage.verify.cards.check import check
 from parentage.verify.cards.forms import malformed
 from parentage.verify.cards.report import CardReport
 from parentage.verify.cards.surroundings import Folder
-from parentage.verify.showing import Level, Problem, Shown
+from parentage.verify.showing import Level, Problem, Shown, problem_of
 from parentage.verify.verdict import EXIT_CODES, Verdict
 
 SCHEMA: Final = "https://parentage.dev/staged/v0.1"
@@ -122,7 +122,7 @@ def _release(folder: Path, levels: Mapping[str, Level | None], *, card_only: boo
         report = CardReport(release=str(folder))
         verdicts = {code: verdict for verdict, code in EXIT_CODES.items()}
         report.decide(verdicts[error.exit_code])
-        report.problems.append(_of_error(error))
+        report.problems.append(problem_of(error))
     if not card_only:
         more = [*malformed(Folder(folder), report.not_checked), *_weights(folder)]
         report.problems += more
@@ -172,18 +172,6 @@ def _newer(folder: Path, line: FileLine) -> Iterator[Problem]:
             next=f"parentage declare {folder}; if parentage card check {folder} --weights finds no C09, "
             f"they are the same: touch {folder}/{TENSORS}",
         )
-
-
-def _of_error(error: ParentageError) -> Problem:
-    return Problem(
-        code=error.code,
-        level=Level.ERROR,
-        message=error.what,
-        where=error.where,
-        expected=error.expected,
-        found=error.found,
-        next=error.hint,
-    )
 
 
 def _located(problem: Problem, folder: Path) -> Problem:

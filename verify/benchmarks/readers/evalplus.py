@@ -22,12 +22,7 @@ _DIGITS: Final = 12
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return (
-        document.kind == "json"
-        and isinstance(said, dict)
-        and {"date", "hash", "eval"} <= said.keys()
-    )
+    return document.has("date", "hash", "eval")
 
 
 def read(document: Document) -> Result:

@@ -27,12 +27,7 @@ _VERSIONS: Final = ("0.2.", "0.3.")
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return (
-        document.kind == "json"
-        and isinstance(said, dict)
-        and {"schema_version", "model_info", "evaluation_results"} <= said.keys()
-    )
+    return document.has("schema_version", "model_info", "evaluation_results")
 
 
 def read(document: Document) -> Result:

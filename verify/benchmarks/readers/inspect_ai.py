@@ -27,13 +27,8 @@ _STDERR: Final = "stderr"
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return (
-        document.kind in {"json", "zip"}
-        and isinstance(said, dict)
-        and {"status", "eval"} <= said.keys()
-        and isinstance(said["eval"], dict)
-    )
+    told = document.has("status", "eval", kinds=("json", "zip"))
+    return told and isinstance(document.value["eval"], dict)
 
 
 def read(document: Document) -> Result:

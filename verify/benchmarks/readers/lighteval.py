@@ -25,12 +25,7 @@ _ALL: Final = "all"
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return (
-        document.kind == "json"
-        and isinstance(said, dict)
-        and {"config_general", "results", "config_tasks"} <= said.keys()
-    )
+    return document.has("config_general", "results", "config_tasks")
 
 
 def read(document: Document) -> Result:

@@ -24,12 +24,7 @@ _STDERR: Final = "_stderr"
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return (
-        document.kind == "json"
-        and isinstance(said, dict)
-        and {"results", "configs", "versions", "config"} <= said.keys()
-    )
+    return document.has("results", "configs", "versions", "config")
 
 
 def read(document: Document) -> Result:

@@ -21,8 +21,7 @@ NAME: Final = "model-index"
 
 def matches(document: Document) -> bool:
     """Say whether a document is of this format."""
-    said = document.value
-    return document.kind in {"card", "yaml"} and isinstance(said, dict) and NAME in said
+    return document.has(NAME, kinds=("card", "yaml"))
 
 
 def read(document: Document) -> Result:
