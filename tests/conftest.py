@@ -23,7 +23,7 @@ settings.load_profile("explore" if os.environ.get("PARENTAGE_EXPLORE") else "sam
 #: Files that take longest, longest first: taken last, one would keep a single worker busy at the end.
 LONG = """test_mergekit_oracle test_soundness test_ray test_lm_eval test_guides test_mecha_oracle
     test_keyless test_oms_defects test_parentage1 test_layout_memory test_memory test_resume
-    test_keyless_matrix test_mergekit_inputs_oracle test_saying test_planner test_hub_reading
+    test_keyless_matrix test_mergekit_inputs_oracle test_saying test_planner test_hub_reading test_hub_fetching
     test_action test_attest test_exports""".split()
 
 

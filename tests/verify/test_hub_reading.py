@@ -6,25 +6,22 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_repo import BIG, FILES, QUICK, REPO, at_hub, serving
 from hub_rig import STRANGER_TOKEN, LocalHub
-from hubs import running
 from huggingface_hub import HfApi
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parentage.manifest.errors import (
     HubAnswerError,
     HubContentError,
-    HubError,
     HubGatedError,
     HubNotFoundError,
     HubOfflineError,
@@ -32,9 +29,7 @@ from parentage.manifest.errors import (
     HubUnreachableError,
     MissingExtraError,
     UsageError,
-    WriteFailedError,
 )
-from parentage.verify.sources.fetching import PART, fetch, settle
 from parentage.verify.sources.hub import (
     Repo,
     listing,
@@ -47,28 +42,11 @@ from parentage.verify.sources.listed import Listed, check_folders, collected, en
 from parentage.verify.sources.place import parse_place
 from parentage.verify.sources.web import PassingError, Patience, Traffic, Web, redirected
 
-QUICK = Patience(attempts=3, pause=0.01, stall=0.4, answer=0.6, longest=0.05)
-QUICKEST = Patience(attempts=3, pause=0.0, stall=0.4, answer=0.6, longest=0.0)
-REPO = "acme/m"
-BIG = bytes(range(256)) * 20_000  # 5 MB: several buffers of a fetch
-FILES = {
-    "model.safetensors": BIG,
-    "config.json": b'{"a": 1}',
-    "sub/notes.txt": b"n" * 1000,
-    "empty.txt": b"",
-}
-
 
 @pytest.fixture
 def there(hub: LocalHub) -> LocalHub:
     hub.put(REPO, FILES)
     return hub
-
-
-def at_hub(revision: str = "") -> Repo:
-    return resolve(
-        parse_place(f"hf://{REPO}" + (f"@{revision}" if revision else "")), waiting=QUICK
-    )
 
 
 def git_oid(data: bytes) -> str:
@@ -271,22 +249,6 @@ def test_a_list_that_goes_on_elsewhere(there: LocalHub) -> None:
         listing(Repo(**{**{f: getattr(repo, f) for f in repo.__struct_fields__}, "endpoint": url}))
 
 
-class serving:  # noqa: N801  (used like a function)
-    """One more server on loopback."""
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 # Ranges
 
 
@@ -387,6 +349,23 @@ def plain_web() -> Web:
     return Web(httpx2.Client, {"authorization": "Bearer t"}, (httpx2.HTTPError, OSError), quick)
 
 
+def test_what_was_asked_for_plain_comes_plain() -> None:
+    class Gzips(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.headers["accept-encoding"] == "identity"
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with serving(Gzips) as url, pytest.raises(HubAnswerError, match="compressed"):
+        plain_web().read(url, lambda _: 100)
+
+
 # Redirects
 
 
@@ -467,175 +446,6 @@ def test_a_commit_that_is_gone(there: LocalHub) -> None:
         listing(at_hub(repo.commit))
 
 
-# Fetching
-
-
-def fetched(repo: Repo, into: Path, **options: Any) -> dict[str, bytes]:
-    found = fetch(repo, listing(repo).values(), into, **options)
-    return {name: one.path.read_bytes() for name, one in found.items()}
-
-
-def test_files_are_fetched_hashed_and_watched(there: LocalHub, tmp_path: Path) -> None:
-    seen: dict[str, bytearray] = {}
-    done: list[int] = []
-
-    def watch(listed: Listed) -> Any:
-        seen[listed.path] = bytearray()
-        return seen[listed.path].extend
-
-    repo = at_hub()
-    found = fetch(repo, listing(repo).values(), tmp_path, watch=watch, progress=done.append)
-    assert {name: one.sha256 for name, one in found.items()} == {
-        name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()
-    }
-    assert seen == FILES
-    assert sum(done) == sum(map(len, FILES.values()))
-    assert not (tmp_path / "model.safetensors").exists()
-    settle(found, tmp_path)
-    assert {n: (tmp_path / n).read_bytes() for n in FILES} == FILES
-    assert not list(tmp_path.rglob(f"*{PART}"))
-
-
-@pytest.mark.parametrize("kept", [1, 3_000_000, len(BIG), len(BIG) + 5])
-def test_a_fetch_goes_on_where_it_ended(there: LocalHub, tmp_path: Path, kept: int) -> None:
-    seen = bytearray()
-    repo = at_hub()
-    (tmp_path / "model.safetensors.parentage.part").write_bytes((BIG + b"extra")[:kept])
-    listed = listing(repo)["model.safetensors"]
-    before = there.log.sent("lfs-get")
-    found = fetch(repo, [listed], tmp_path, watch=lambda _: seen.extend)
-    assert found[listed.path].path.read_bytes() == BIG == bytes(seen)
-    assert there.log.sent("lfs-get") - before == len(BIG) - (kept if kept <= len(BIG) else 0)
-
-
-def test_what_was_kept_and_is_wrong_is_read_anew(there: LocalHub, tmp_path: Path) -> None:
-    seen: list[bytearray] = []
-    done: list[int] = []
-
-    def watch(_: Listed) -> Any:
-        seen.append(bytearray())
-        return seen[-1].extend
-
-    repo = at_hub()
-    (tmp_path / "model.safetensors.parentage.part").write_bytes(b"z" * 2_500_000)
-    listed = listing(repo)["model.safetensors"]
-    found = fetch(repo, [listed], tmp_path, watch=watch, progress=done.append)
-    assert found[listed.path].path.read_bytes() == BIG == bytes(seen[1])
-    assert sum(done) == len(BIG)
-
-
-def test_a_break_in_the_middle_is_mended(there: LocalHub, tmp_path: Path) -> None:
-    there.faults.add("truncate", route="lfs-get", keep=1_000_000, times=4)  # more than attempts
-    there.faults.add("status", route="lfs-get", code=503, times=2)
-    assert fetched(at_hub(), tmp_path) == FILES
-    assert there.log.sent("lfs-get") < len(BIG) + 1_000
-
-
-def test_bytes_of_the_same_length_are_refused(there: LocalHub, tmp_path: Path) -> None:
-    for fault in ({"path": "*.safetensors"}, {"path": "config.json", "route": "resolve"}):
-        there.faults.clear()
-        there.faults.add("corrupt", **fault)
-        with pytest.raises(HubContentError, match="other bytes than it lists"):
-            fetched(at_hub(), tmp_path / fault["path"][0])
-        name = fault["path"].replace("*", "model")
-        assert not (tmp_path / fault["path"][0] / (name + PART)).exists()
-    there.faults.clear()
-    assert fetched(at_hub(), tmp_path / "c") == FILES
-
-
-def test_what_was_asked_for_plain_comes_plain() -> None:
-    class Gzips(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.headers["accept-encoding"] == "identity"
-            self.send_response(200)
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with serving(Gzips) as url, pytest.raises(HubAnswerError, match="compressed"):
-        plain_web().read(url, lambda _: 100)
-
-
-def test_more_bytes_than_listed_are_refused(there: LocalHub, tmp_path: Path) -> None:
-    class Chunked(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            for _ in range(4):
-                self.wfile.write(b"10\r\n" + b"x" * 16 + b"\r\n")
-            self.wfile.write(b"0\r\n\r\n")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    repo = at_hub()
-    listed = listing(repo)["model.safetensors"]
-    small = Listed("model.safetensors", 40, listed.sha256, listed.blob_oid)
-    with serving(Chunked) as url:
-        repo.targets[small.path] = url
-        with pytest.raises(HubContentError, match="more bytes than it lists"):
-            fetch(repo, [small], tmp_path)
-        with pytest.raises(HubAnswerError, match="answers too much"):
-            read_whole(repo, small)
-
-
-def test_a_stall_and_a_storm_end_a_fetch_and_nothing_is_lost(
-    there: LocalHub, tmp_path: Path
-) -> None:
-    there.faults.add("stop", route="lfs-get", keep=3_000_000, seconds=5)
-    there.faults.after("lfs-get", lambda: there.faults.add("status", route="lfs-get", code=500))
-    with pytest.raises(HubUnreachableError, match="HTTP 500"):
-        fetched(at_hub(), tmp_path)
-    kept = (tmp_path / "model.safetensors.parentage.part").stat().st_size
-    assert kept >= 3_000_000
-    there.faults.clear()
-    there.log.clear()
-    assert fetched(at_hub(), tmp_path) == FILES
-    assert there.log.sent("lfs-get") == len(BIG) - kept
-
-
-def test_what_a_watcher_raises_stops_everything(there: LocalHub, tmp_path: Path) -> None:
-    def watch(_: Listed) -> Any:
-        raise HubError("not the signed one")
-
-    with pytest.raises(HubError, match="not the signed one"):
-        fetched(at_hub(), tmp_path, watch=watch)
-
-
-def test_a_swap_between_listing_and_reading(there: LocalHub, tmp_path: Path) -> None:
-    repo = at_hub()
-    found = listing(repo)
-    there.faults.add("replace", path="model.safetensors", data=bytes(len(BIG)))
-    with pytest.raises(HubContentError):
-        fetch(repo, found.values(), tmp_path)
-
-
-def test_a_disk_that_refuses_is_named(there: LocalHub, tmp_path: Path) -> None:
-    (tmp_path / "sub").write_bytes(b"in the way")
-    with pytest.raises(WriteFailedError):
-        fetched(at_hub(), tmp_path)
-    outside, into = tmp_path / "outside", tmp_path / "into"
-    outside.write_bytes(b"mine")
-    into.mkdir()
-    (into / "config.json.parentage.part").symlink_to(outside)
-    with pytest.raises(WriteFailedError):
-        fetched(at_hub(), into)
-    assert outside.read_bytes() == b"mine"
-
-
-def test_parts_do_not_collide(tmp_path: Path, there: LocalHub) -> None:
-    there.put(REPO, {"config.json.parentage.part": b"x"})
-    with pytest.raises(UsageError, match=r"config\.json\.parentage\.part"):
-        fetched(at_hub(), tmp_path)
-
-
 _VALUES = st.none() | st.integers() | st.text(max_size=5)
 _ENTRY = st.dictionaries(
     st.sampled_from(["type", "path", "oid", "size", "lfs"]),
@@ -666,57 +476,6 @@ def test_the_client_is_imported_when_it_is_needed() -> None:
         "sys.exit('huggingface_hub' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-_FAULTS = st.tuples(
-    st.sampled_from(
-        [
-            "status",
-            "redirect",
-            "ignore-range",
-            "wrong-range",
-            "fewer",
-            "truncate",
-            "corrupt",
-            "replace",
-        ]
-    ),
-    st.sampled_from(["*", "*.safetensors", "config.json", "sub/*"]),
-    st.integers(1, 3),
-    st.integers(0, 200_000),
-)
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with running(tmp_path_factory.mktemp("hub")) as hub:
-        hub.put(REPO, {**FILES, "model.safetensors": BIG[:200_000]})
-        yield hub
-
-
-@given(st.lists(_FAULTS, max_size=4), st.integers(0, 250_000), st.booleans())
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_a_server_answers_what_is_fetched_is_what_is_listed(
-    steady: LocalHub, faults: list[tuple[str, str, int, int]], kept: int, spoilt: bool
-) -> None:
-    steady.faults.clear()
-    repo = resolve(parse_place(f"hf://{REPO}"), waiting=QUICKEST)
-    found = listing(repo)
-    for kind, path, times, at in faults:
-        to = {"to": steady.url} if kind == "redirect" else {}
-        data = {"data": BIG[:at]} if kind == "replace" else {}
-        steady.faults.add(kind, path=path, times=times, keep=at, at=at % 1000, **to, **data)
-    with tempfile.TemporaryDirectory() as into:
-        here = BIG[:kept] if not spoilt else bytes(kept)
-        (Path(into) / "model.safetensors.parentage.part").write_bytes(here)
-        try:
-            got = fetch(repo, found.values(), Path(into))
-        except HubError:
-            return
-        for name, one in got.items():
-            data_ = FILES[name] if name != "model.safetensors" else BIG[:200_000]
-            assert one.path.read_bytes() == data_
-            assert one.sha256 == hashlib.sha256(data_).hexdigest()
 
 
 def test_counts_are_exact_from_many_threads() -> None:
