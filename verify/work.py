@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import zip_longest
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +24,9 @@ from parentage.verify.methods.base import Scalared
 from parentage.verify.planner import Task, chunks_in, size_of
 from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import TensorResult
+
+#: Chunks that a thread takes at a time at most.
+_TAKEN: Final = 16
 
 T = TypeVar("T")
 
@@ -157,34 +160,38 @@ class Threads:
         its next chunks would only wait for those facts.
         """
         alone = planner.whole_tensors(source) and len(tasks) >= self.engine.threads
+        units = [self._units(source, task, alone=alone) for task in tasks]
 
-        def unit(chunk: Chunk, scratch: Scratch) -> list[T]:
-            if not alone:
-                return [work(chunk, scratch)]
+        def run(unit: Chunk, scratch: Scratch) -> list[T]:
             found: list[T] = []
-            for part in chunks_in(
-                source.specs[chunk.name], Task(chunk.name, chunk.start, chunk.stop)
-            ):
+            for part in chunks_in(source.specs[unit.name], Task(unit.name, unit.start, unit.stop)):
                 scratch.reset()
                 found.append(work(part, scratch))
-                if decided is not None and decided(part, found[-1]):
-                    self.engine.report((chunk.stop - part.stop) * source.specs[chunk.name].unit)
+                if alone and decided is not None and decided(part, found[-1]):
+                    self.engine.report((unit.stop - part.stop) * source.specs[unit.name].unit)
                     break
             return found
 
-        def units() -> Iterator[Chunk]:
-            for task, later in zip_longest(tasks, tasks[1:]):
+        def in_turn() -> Iterator[Chunk]:
+            for parts, later in zip_longest(units, tasks[1:]):
                 if later is not None:
                     self._read_ahead(source, later)
-                if alone:
-                    yield Chunk(task.name, task.start, task.stop)
-                else:
-                    yield from chunks_in(source.specs[task.name], task)
+                yield from parts
 
-        with closing(self.engine.stream(unit, units())) as results:
-            for task in tasks:
-                count = 1 if alone else sum(1 for _ in chunks_in(source.specs[task.name], task))
-                yield task, [part for _ in range(count) for part in next(results)]
+        with closing(self.engine.stream(run, in_turn())) as results:
+            for task, parts in zip(tasks, units, strict=True):
+                yield task, [found for _ in parts for found in next(results)]
+
+    def _units(self, source: StepSource, task: Task, *, alone: bool) -> list[Chunk]:
+        """Cut a task into what a thread takes at a time: enough of it that taking costs nothing."""
+        if alone:
+            return [Chunk(task.name, task.start, task.stop)]
+        chunks = list(chunks_in(source.specs[task.name], task))
+        many = min(_TAKEN, max(len(chunks) // (4 * self.engine.threads), 1))
+        return [
+            Chunk(task.name, chunks[at].start, chunks[min(at + many, len(chunks)) - 1].stop)
+            for at in range(0, len(chunks), many)
+        ]
 
     def _read_ahead(self, source: StepSource, task: Task) -> None:
         """Let the disk work while the threads compute."""

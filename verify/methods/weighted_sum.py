@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from parentage.manifest.errors import RecipeError
 from parentage.manifest.merge_steps import WeightedSum
 from parentage.manifest.tensor import FLOAT_DTYPES, TensorSpec
 from parentage.manifest.wire import matches, ratio
+from parentage.verify import kernels
 from parentage.verify.methods.base import Interval, check_profile, same_tensors, same_values
 from parentage.verify.rounding import DTYPES, TINY, UNIT, dot64, fma, fp32, round_once, rounded
 from parentage.verify.values import Scratch, Source
@@ -33,6 +35,23 @@ _VARIANTS = {
     "mk-0.1.5": ("mk-0.1.5/fma", "mk-0.1.5/unfused"),
     "mk-0.1.4": ("mk-0.1.4",),
 }
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What mergekit's arithmetic takes of a step for one tensor.
+
+    Attributes:
+        compute: its dtype.
+        weights: rounded to it for task vectors, exact for a linear merge.
+        numbers: the same as tensors of no dimension, in fp32 (fp64).
+        divisor, scale: likewise, where they change anything.
+    """
+
+    compute: str
+    weights: list[float]
+    numbers: list[Tensor]
+    divisor: list[Tensor]
+    scale: list[Tensor]
 
 
 class WeightedSumMethod:
@@ -46,6 +65,7 @@ class WeightedSumMethod:
         self._sources = [inputs[name] for name in step.inputs]
         self._inputs = same_tensors(self._where, {name: inputs[name] for name in step.inputs})
         self.variants = _VARIANTS[arithmetic.profile]
+        self._plans: dict[str, _Plan] = {}
         if step.params.base is not None:
             self.variants = (arithmetic.profile,)
         # mk-0.1.4 and task arithmetic round after every operation, each its own kernel: no freedom
@@ -110,48 +130,61 @@ class WeightedSumMethod:
         store = self.specs[name].dtype
         if variant == "parentage-1":
             return round_once(dot64(parts, [float(c) for c in self.coefficients(name)]), store)
-        weights = [float(weight) for weight in self.weights(name)]
-        compute = self._compute(name)
-        parts = [part.to(DTYPES[compute]) for part in parts]
+        plan = self._plan(name)
+        compute = DTYPES[plan.compute]
+        parts = [part.to(compute) for part in parts]
         if self._step.params.base is not None:
-            out = self._delta(parts, weights, compute, scratch)
+            out = self._delta(parts, plan, scratch)
         elif variant == "mk-0.1.4":
-            out = _linear_014(parts, weights, compute, normalize=self._step.params.normalize)
-        else:
-            fused = variant.endswith("/fma")
             normalize = self._step.params.normalize
-            out = _linear_015(parts, weights, scratch, fused=fused, normalize=normalize)
-        return out.to(DTYPES[compute]).to(DTYPES[store])
+            out = _linear_014(parts, plan.weights, plan.compute, normalize=normalize)
+        else:
+            out = _linear_015(parts, plan, scratch, fused=variant.endswith("/fma"))
+        return out.to(compute).to(DTYPES[store])
 
-    def _delta(
-        self, parts: Sequence[Tensor], weights: list[float], compute: str, scratch: Scratch
-    ) -> Tensor:
-        params = self._step.params
-        at = self._step.inputs.index(params.base or "")
+    def _plan(self, name: str) -> _Plan:
+        found = self._plans.get(name)
+        if found is None:
+            found = self._plans[name] = self._planned(name)
+        return found
+
+    def _planned(self, name: str) -> _Plan:
+        params, compute = self._step.params, self._compute(name)
+        weights = [float(weight) for weight in self.weights(name)]
+        wide = torch.float64 if compute == "F64" else torch.float32
+        divisor, scale = 1.0, 1.0
+        if params.base is not None:
+            weights = [rounded(weight, compute) for weight in weights]
+            scale = float(ratio(params.scale))
+        if params.normalize:
+            held = torch.tensor(weights, dtype=DTYPES[compute] if params.base else wide)
+            divisor = float(held.sum(dim=0))
+            if params.base is not None and abs(divisor) < 1e-8:
+                divisor = 1.0
+        return _Plan(
+            compute,
+            weights,
+            [torch.tensor(weight, dtype=wide) for weight in weights],
+            # x / 1 is x: the commonest ratios sum to exactly 1.
+            [torch.tensor(n, dtype=wide) for n in (divisor,) if n != 1.0],
+            [torch.tensor(n, dtype=wide) for n in (scale,) if n != 1.0],
+        )
+
+    def _delta(self, parts: Sequence[Tensor], plan: _Plan, scratch: Scratch) -> Tensor:
+        at = self._step.inputs.index(self._step.params.base or "")
         base = parts[at]
         others = [*parts[:at], *parts[at + 1 :]]
-        work = [rounded(weight, compute) for weight in weights]
         if not others:
             raise RecipeError("no task vector", where=self._where)
-        wide = torch.float64 if base.dtype == torch.float64 else torch.float32
-        # Buffers that stay in the cache, as in _linear_015.
-        delta, term, total = (
-            scratch.tensor(base.numel(), dtype) for dtype in (base.dtype, wide, wide)
+        return kernels.compiled(kernels.task_vectors, base.device)(
+            base,
+            others,
+            plan.numbers,
+            plan.divisor,
+            plan.scale,
+            scratch.tensor(base.numel(), base.dtype),
+            kernels.block_of(base.device),
         )
-        for place, (part, weight) in enumerate(zip(others, work, strict=True)):
-            torch.sub(part, base, out=delta).mul_(weight)
-            if place:
-                total.add_(term.copy_(delta))
-            else:
-                total.copy_(delta)
-        mixed = delta.copy_(total)
-        if params.normalize:
-            divisor = float(torch.tensor(work, dtype=base.dtype).sum(dim=0))
-            mixed.div_(1.0 if abs(divisor) < 1e-8 else divisor)
-        scale = float(ratio(params.scale))
-        if scale != 1.0:
-            mixed.mul_(scale)
-        return mixed.add_(base)
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
@@ -195,29 +228,25 @@ def _through(values: Tensor, dtype: str) -> Tensor:
     return round_once(values, dtype).to(torch.float64)
 
 
-def _linear_015(
-    parts: Sequence[Tensor], weights: list[float], scratch: Scratch, *, fused: bool, normalize: bool
-) -> Tensor:
-    wide = torch.float64 if parts[0].dtype == torch.float64 else torch.float32
-    factors = torch.tensor([weights], dtype=wide)
-    total = scratch.tensor(parts[0].numel(), wide).zero_()
-    buffer = scratch.tensor(parts[0].numel(), wide)
-    for part, weight in zip(parts, weights, strict=True):
-        # Into one buffer that stays in the cache: twice as fast as a fresh tensor for each part.
-        values = buffer.copy_(part)
+def _linear_015(parts: Sequence[Tensor], plan: _Plan, scratch: Scratch, *, fused: bool) -> Tensor:
+    first = parts[0]
+    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
+    if fused and wide == torch.float32 and first.device.type == "cpu" and kernels.add_is_fused():
+        out = scratch.tensor(first.numel(), first.dtype)
+        run = kernels.compiled(kernels.linear, first.device)
+        return run(list(parts), plan.weights, plan.divisor, out, kernels.block_of(first.device))
+    total = scratch.tensor(first.numel(), wide).zero_()
+    for part, weight in zip(parts, plan.weights, strict=True):
+        values = part.to(wide)
         if wide == torch.float64:
-            total = torch.addcmul(
-                total, values, torch.tensor(weight, dtype=wide, device=total.device)
-            )
+            factor = torch.tensor(weight, dtype=wide, device=first.device)
+            total = torch.addcmul(total, values, factor)
         elif fused:
             total = fma(total, values, fp32(weight))
         else:
             total.add_(values.mul(fp32(weight)))
-    if normalize:
-        divisor = factors.sum(dim=1).to(total.device)
-        # x / 1 is x: the commonest ratios sum to exactly 1, and a division costs as much as the rest.
-        if float(divisor) != 1.0:
-            total.div_(divisor)
+    for divisor in plan.divisor:
+        total.div_(divisor.reshape(1).to(total.device))
     return total
 
 

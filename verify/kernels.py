@@ -1,0 +1,161 @@
+"""Chains of elementwise operations over blocks that stay in a core's cache, without the interpreter's lock.
+
+torch gives the lock back and takes it again at each operation: two threads that work on small blocks
+spend more on that than on arithmetic, and large blocks leave the cache between two operations. So each
+chain is one function of plain Python and torch, compiled by TorchScript: the same operations on the same
+elements, hence the same bits, run from the first block to the last without the interpreter. Where there
+is no TorchScript (it ends with Python 3.14), or it might fuse what must be rounded twice, the function
+itself runs. No result depends on which (tests/verify/test_kernels.py).
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Final, cast
+
+import torch
+from torch import Tensor
+
+#: Elements of a block: with a few fp32 buffers of them well within a second-level cache.
+_BLOCK: Final = 1 << 16
+#: A GPU has no such cache to keep, and each operation there is a launch.
+_WHOLE: Final = 1 << 62
+
+Kernel = Callable[..., Tensor]
+
+
+def block_of(device: torch.device) -> int:
+    """Return how many elements kernels take at a time on a device."""
+    return _BLOCK if device.type == "cpu" else _WHOLE
+
+
+def compiled(function: Kernel, device: torch.device) -> Kernel:
+    """Return a kernel as it is best run on a device."""
+    return _scripted(function) if device.type == "cpu" and _can_script() else function
+
+
+@cache
+def _can_script() -> bool:
+    # On a GPU TorchScript fuses; on a CPU only where torch was built with LLVM.
+    fuses: Callable[[], bool] = getattr(torch._C, "_jit_can_fuse_on_cpu", lambda: True)  # noqa: SLF001
+    return sys.version_info < (3, 14) and not fuses()
+
+
+@cache
+def _scripted(function: Kernel) -> Kernel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return cast("Kernel", torch.jit.script(function))
+
+
+@cache
+def add_is_fused() -> bool:
+    """Say whether `add_(x, alpha=w)` on this CPU rounds once, in whole vectors and behind the last."""
+    fused = torch.full((67,), -(1.0 + 2.0**-11), dtype=torch.float32)
+    fused.add_(torch.full((67,), 1.0 + 2.0**-12, dtype=torch.float32), alpha=1.0 + 2.0**-12)
+    return bool((fused == 2.0**-24).all())
+
+
+def linear(
+    parts: list[Tensor],
+    weights: list[float],
+    divisor: list[Tensor],
+    out: Tensor,
+    block: int,
+) -> Tensor:
+    """Give `out` the sum of weights times parts: fused in fp32, in order, from +0; then divided, rounded."""
+    elements = out.numel()
+    size = min(block, elements)
+    total = torch.empty([size], dtype=torch.float32, device=out.device)
+    wide = torch.empty([size], dtype=torch.float32, device=out.device)
+    for start in range(0, elements, block):
+        stop = min(start + block, elements)
+        acc = total[: stop - start]
+        acc.zero_()
+        values = wide[: stop - start]
+        for k in range(len(parts)):
+            values.copy_(parts[k][start:stop])
+            acc.add_(values, alpha=weights[k])
+        for number in divisor:
+            acc.div_(number)
+        out[start:stop].copy_(acc)
+    return out
+
+
+def task_vectors(
+    base: Tensor,
+    others: list[Tensor],
+    weights: list[Tensor],
+    divisor: list[Tensor],
+    scale: list[Tensor],
+    out: Tensor,
+    block: int,
+) -> Tensor:
+    """Give `out` base + scale * (sum of weights times task vectors) / divisor, each step rounded.
+
+    Numbers are tensors of no dimension in fp32 (fp64): TorchScript would round a float to the dtype of
+    what it multiplies, where torch itself keeps it in fp32. No divisor and no scale is none at all.
+
+    The sum is torch's over rows: in fp32 where the dtype is narrower, and from +0, so that a sum of
+    nothing but -0 is +0. Two narrow summands are rounded once either way.
+    """
+    elements = out.numel()
+    size = min(block, elements)
+    narrow = base.element_size() < 4 and len(others) > 2
+    delta = torch.empty([size], dtype=base.dtype, device=base.device)
+    summed = torch.empty([size if narrow else 0], dtype=torch.float32, device=base.device)
+    term = torch.empty_like(summed)
+    for start in range(0, elements, block):
+        stop = min(start + block, elements)
+        here = base[start:stop]
+        mixed = out[start:stop]
+        torch.sub(others[0][start:stop], here, out=mixed)
+        mixed.mul_(weights[0])
+        if narrow:
+            summed[: stop - start].copy_(mixed)
+        for k in range(1, len(others)):
+            vector = delta[: stop - start]
+            torch.sub(others[k][start:stop], here, out=vector)
+            vector.mul_(weights[k])
+            if narrow:
+                term[: stop - start].copy_(vector)
+                summed[: stop - start].add_(term[: stop - start])
+            else:
+                mixed.add_(vector)
+        if narrow:
+            mixed.copy_(summed[: stop - start])
+        mixed.add_(0.0)
+        for number in divisor:
+            mixed.div_(number)
+        for number in scale:
+            mixed.mul_(number)
+        mixed.add_(here)
+    return out
+
+
+def interpolated(
+    left: Tensor,
+    right: Tensor,
+    by_left: float,
+    by_right: float,
+    wide: Tensor,
+    out: Tensor,
+    block: int,
+) -> Tensor:
+    """Give `out` by_left * left + by_right * right: products and sum rounded to the dtype of `wide`."""
+    elements = out.numel()
+    size = min(block, elements)
+    total = torch.empty([size], dtype=wide.dtype, device=out.device)
+    values = torch.empty_like(total)
+    for start in range(0, elements, block):
+        stop = min(start + block, elements)
+        acc = total[: stop - start]
+        acc.copy_(left[start:stop])
+        acc.mul_(by_left)
+        other = values[: stop - start]
+        other.copy_(right[start:stop])
+        other.mul_(by_right)
+        acc.add_(other)
+        out[start:stop].copy_(acc)
+    return out
