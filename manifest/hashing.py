@@ -20,6 +20,7 @@ import msgspec
 from parentage.manifest import digest
 from parentage.manifest.digest import CHUNK, LEAF_BYTES, Profile
 from parentage.manifest.files import OpenFile
+from parentage.manifest.gathering import Gathering
 from parentage.manifest.model import Model
 from parentage.manifest.tensor import Tensor
 
@@ -86,9 +87,19 @@ def hash_model(
     files: Iterable[str] = (),
     threads: int | None = None,
     progress: Progress | None = None,
+    gathered: Gathering | None = None,
 ) -> Digests:
-    """Digest all tensors of `model`, and the SHA-256 of each file named in `files`, in one pass."""
-    work = _Pass(model, tuple(profiles), progress)
+    """Digest all tensors of `model`, and the SHA-256 of each file named in `files`, in one pass.
+
+    Args:
+        model: open.
+        profiles: of the tensor digests.
+        files: weights files.
+        threads: None: as many as are worth it.
+        progress: told of the bytes done.
+        gathered: leaves that are known, of these profiles: only the rest of those tensors is read.
+    """
+    work = _Pass(model, tuple(profiles), progress, gathered)
     whole = set(files)
     units: list[tuple[int, Callable[[], None]]] = []
     for name in sorted(whole):
@@ -96,7 +107,11 @@ def hash_model(
         units.append((file.size, partial(work.whole_file, file)))
     for tensor in model.tensors.values():
         if tensor.file not in whole:
-            units.extend(_spans(work, tensor))
+            ranges = [(0, tensor.end - tensor.start)]
+            if gathered is not None:
+                ranges = list(gathered.missing(tensor.spec.name))
+            for start, end in ranges:
+                units.extend(_spans(work, tensor, start, end))
     # Largest first: the last thread to finish then has the least left to do.
     units.sort(key=lambda unit: -unit[0])
     if threads is None and sum(size for size, _ in units) < WORTH_THREADS:
@@ -112,18 +127,23 @@ def total_bytes(model: Model, files: Iterable[str]) -> int:
     return sum(model.files.files[name].size for name in whole) + sum(rest)
 
 
-def _spans(work: _Pass, tensor: Tensor) -> Iterable[tuple[int, Callable[[], None]]]:
-    nbytes = tensor.end - tensor.start
-    for at in range(0, nbytes, _SPAN):
-        end = min(at + _SPAN, nbytes)
-        yield end - at, partial(work.span, tensor, at, end)
+def _spans(
+    work: _Pass, tensor: Tensor, start: int, end: int
+) -> Iterable[tuple[int, Callable[[], None]]]:
+    for at in range(start, end, _SPAN):
+        stop = min(at + _SPAN, end)
+        yield stop - at, partial(work.span, tensor, at, stop)
 
 
 class _Pass:
     """State shared by the threads of one pass; each writes only its own slices."""
 
     def __init__(
-        self, model: Model, profiles: tuple[Profile, ...], progress: Progress | None
+        self,
+        model: Model,
+        profiles: tuple[Profile, ...],
+        progress: Progress | None,
+        gathered: Gathering | None,
     ) -> None:
         self._model = model
         self._profiles = profiles
@@ -137,13 +157,7 @@ class _Pass:
         self._by_file: dict[str, list[Tensor]] = {
             name: list(header.tensors) for name, header in model.headers.items()
         }
-        self._leaves = {
-            name: {
-                profile: bytearray(LEAF_BYTES * digest.chunk_count(tensor.end - tensor.start))
-                for profile in profiles
-            }
-            for name, tensor in model.tensors.items()
-        }
+        self._leaves = (gathered or Gathering(model, profiles)).leaves
 
     def run(self, units: Sequence[Callable[[], None]], threads: int) -> None:
         self._left, self._threads = len(units), threads

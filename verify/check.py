@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 from parentage.attest.trust import Trust
 from parentage.manifest import digest
-from parentage.manifest.errors import CannotRunError, UsageError
+from parentage.manifest.errors import CannotRunError, ParentageError, UsageError
 from parentage.manifest.lineage import Lineage
+from parentage.manifest.wire import DigestSet
 from parentage.verify import parents as parenthood
 from parentage.verify.claimed import State
 from parentage.verify.demands import Demands
 from parentage.verify.examination import Seen, examination, take
 from parentage.verify.report import Report
 from parentage.verify.verdict import Finding
+from parentage.verify.way import Way
 
 if TYPE_CHECKING:
     from parentage.attest.signer import Signer
+    from parentage.verify.outcome import Outcome
     from parentage.verify.parts import Part
 
 
@@ -128,6 +131,7 @@ def from_parents(
         profiles=_profiles_of_parents(seen.lineage, seen.profiles),
         threads=state.demands.threads,
         progress=state.demands.progress,
+        assumed=_assumed(state.demands, seen.lineage, against),
     )
     state.findings += notes
     try:
@@ -140,21 +144,55 @@ def from_parents(
             "recompute needs torch, which is not installed",
             hint="pip install 'parentage[recompute]', or verify --level integrity",
         ) from error
-    outcome = examine_history(
-        seen.model,
-        seen.lineage,
-        state.report.root,
-        given,
-        rung=state.demands.rung,
-        device=state.demands.device,
-        threads=state.demands.threads,
-        progress=state.demands.progress,
-        way=state.demands.way,
-    )
+
+    def confirm() -> None:
+        parenthood.confirm(given, state.demands.threads)
+
+    def examined() -> Outcome:
+        return examine_history(
+            seen.model,
+            seen.lineage,
+            state.report.root,
+            given,
+            rung=state.demands.rung,
+            device=state.demands.device,
+            threads=state.demands.threads,
+            progress=state.demands.progress,
+            way=state.demands.way,
+            confirm=confirm,
+        )
+
+    try:
+        outcome = _confirmed(examined, confirm)
+    except parenthood.AnotherError:
+        outcome = examined()
     take(state, outcome)
     if outcome.part is not None:
         outcome.part.notes = [found for found in [*notes, *outcome.findings] if not found.refutes]
     return outcome.part
+
+
+def _confirmed(examined: Callable[[], Outcome], confirm: Callable[[], None]) -> Outcome:
+    """Return an outcome, or raise what led to it, only once the parents are known to be the declared."""
+    try:
+        outcome = examined()
+    except ParentageError:
+        confirm()
+        raise
+    confirm()
+    return outcome
+
+
+def _assumed(
+    demands: Demands, lineage: Lineage, against: Sequence[Path]
+) -> dict[str, DigestSet] | None:
+    """Return the roots that parents given by id are taken to have: each byte is then read once.
+
+    Not where results are kept, signed or made elsewhere under those roots, or only some bytes are read.
+    """
+    if demands.way != Way() or against:
+        return None
+    return {parent.id: dict(parent.weights) for parent in lineage.parents}
 
 
 def _profiles_of_parents(

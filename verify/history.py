@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -62,6 +62,7 @@ def examine_history(
     threads: int | None,
     progress: Progress | None,
     way: Way | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Match the parents, recompute what can be, check what is declared, look for hidden merges.
 
@@ -75,6 +76,7 @@ def examine_history(
         threads: worker threads; None: all cores.
         progress: told of the bytes done.
         way: threads or Ray, all or a part.
+        confirm: raises where parents are not those that they were taken for.
     """
     first, *others = engine.pick_devices(device)
     runner = Engine(first, threads or default_threads(), progress, tuple(others))
@@ -84,7 +86,8 @@ def examine_history(
     outcome.found, outcome.missing = sorted(matched.found), matched.missing
     outcome.findings += matched.notes
     _name(matched.found)
-    _recipe(runner, outcome, release, lineage, root, matched.found, rung, way or Way())  # (7)
+    scene = Scene(release, {}, confirm)
+    _recipe(runner, outcome, scene, lineage, root, matched.found, rung, way or Way())  # (7)
     steps = lineage.recipe.steps
     if any(c.suspect for c in given) or not steps or isinstance(steps[-1], DECLARED):
         outcome.findings += declared.hidden(runner, release, given, root, lineage, outcome)  # (8)
@@ -99,7 +102,7 @@ def _name(found: dict[str, Candidate]) -> None:
 def _recipe(
     runner: Engine,
     outcome: Outcome,
-    release: FileSource,
+    scene: Scene,
     lineage: Lineage,
     root: dict[str, str],
     parents: dict[str, Candidate],
@@ -118,7 +121,7 @@ def _recipe(
         # Parents are the declared ones by root, so a recipe that can't run on them is false.
         outcome.findings.append(verdict.of_error(error))
         return
-    scene = Scene(release, bound)
+    scene = msgspec.structs.replace(scene, bound=bound)
     inputs = inputs_of(root, lineage, parents, demanded)
     files = {name: c.source for name, c in parents.items()}
     with running(way, runner, scene, files, inputs) as tasks:
@@ -232,6 +235,7 @@ def _intermediate(work: _Work, outcome: Outcome, source: StepSource) -> StepRepo
 
     for place, variant in enumerate(source.method.variants):
         if place:
+            work.scene.confirm()
             work.engine.expect(sum(spec.nbytes for spec in source.specs.values()))
         found = roots(variant)
         if found == dict(step.output):

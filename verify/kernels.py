@@ -137,16 +137,15 @@ def task_vectors(
 def interpolated(
     left: Tensor,
     right: Tensor,
-    by_left: float,
-    by_right: float,
-    wide: Tensor,
+    by_left: Tensor,
+    by_right: Tensor,
     out: Tensor,
     block: int,
 ) -> Tensor:
-    """Give `out` by_left * left + by_right * right: products and sum rounded to the dtype of `wide`."""
+    """Give `out` by_left * left + by_right * right: products and sum in the dtype of the factors."""
     elements = out.numel()
     size = min(block, elements)
-    total = torch.empty([size], dtype=wide.dtype, device=out.device)
+    total = torch.empty([size], dtype=by_left.dtype, device=out.device)
     values = torch.empty_like(total)
     for start in range(0, elements, block):
         stop = min(start + block, elements)
@@ -158,4 +157,53 @@ def interpolated(
         other.mul_(by_right)
         acc.add_(other)
         out[start:stop].copy_(acc)
+    return out
+
+
+def tree_sums(factors: list[Tensor], width: int, block: int) -> Tensor:
+    """Return the float64 sum of each `width` products of elements, as one binary tree (sums.py).
+
+    Args:
+        factors: flat, of one length, a multiple of `width`; each is exact in float64.
+        width: a power of two.
+        block: elements at a time.
+    """
+    elements = factors[0].numel()
+    narrow = min(width, 64)
+    step = max(block // width, 1) * width
+    found = torch.empty([elements // width, narrow], dtype=torch.float64, device=factors[0].device)
+    for start in range(0, elements, step):
+        stop = min(start + step, elements)
+        terms = factors[0][start:stop].to(torch.float64)
+        for k in range(1, len(factors)):
+            # Two kernels, so that nothing fuses them.
+            terms = terms * factors[k][start:stop].to(torch.float64)
+        rows = terms.reshape(-1, width)
+        now = width
+        while now > narrow:
+            now = now // 2
+            rows = rows[:, :now] + rows[:, now:]
+        found[start // width : stop // width].copy_(rows)
+    # Short rows cost more than they hold, so all of them are added together.
+    while narrow > 1:
+        narrow = narrow // 2
+        found = found[:, :narrow] + found[:, narrow:]
+    return found.reshape(-1)
+
+
+def products_of_directions(
+    left: Tensor, right: Tensor, left_length: Tensor, right_length: Tensor, out: Tensor, block: int
+) -> Tensor:
+    """Give `out` the products of left / left_length and right / right_length, each rounded to its dtype."""
+    elements = out.numel()
+    values = torch.empty([min(block, elements)], dtype=out.dtype, device=out.device)
+    for start in range(0, elements, block):
+        stop = min(start + block, elements)
+        product = out[start:stop]
+        product.copy_(left[start:stop])
+        product.div_(left_length)
+        other = values[: stop - start]
+        other.copy_(right[start:stop])
+        other.div_(right_length)
+        product.mul_(other)
     return out

@@ -13,9 +13,11 @@ import msgspec
 from parentage.manifest import digest
 from parentage.manifest.digest import Profile
 from parentage.manifest.errors import ParentageError
+from parentage.manifest.gathering import Gathering
 from parentage.manifest.hashing import Progress, hash_model
 from parentage.manifest.lineage import Parent
 from parentage.manifest.model import Model
+from parentage.manifest.wire import DigestSet
 from parentage.verify.sources.cached import name_of, place_of
 from parentage.verify.verdict import Finding, finding
 from parentage.verify.weights import is_pickled, open_weights
@@ -28,25 +30,52 @@ class Candidate(msgspec.Struct, dict=True):
     """Weights that the verifier was given.
 
     Attributes:
-        label: how reports name it (parent id once matched, else the path's last part).
+        place: where it lies (the path's last part).
         model: its files, open.
         roots: its weights roots.
         wanted: the parent id that it was given for, if any.
         suspect: given only to look for hidden merges.
+        gathering: where its roots are those of the parent that it was given for, to be confirmed by
+            digests of what is read from it.
+        label: how reports name it: its place, or the parent's id once it is matched.
     """
 
-    label: str
+    place: str
     model: Model
     roots: dict[Profile, str]
     wanted: str | None = None
     suspect: bool = False
+    gathering: Gathering | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        """Name it by its place, until it is matched."""
+        self.label = self.label or self.place
 
     @cached_property
     def source(self) -> FileSource:
         """Its tensors as values. Only this needs torch: hashing and matching go on without it."""
         from parentage.verify.values import FileSource
 
-        return FileSource(self.model)
+        return FileSource(self.model, self.gathering)
+
+    def confirm(self, threads: int | None) -> bool:
+        """Digest what was not read yet, take the roots that result, and say whether they are the same."""
+        if self.gathering is None:
+            return True
+        profiles = self.gathering.profiles
+        found = hash_model(self.model, profiles=profiles, threads=threads, gathered=self.gathering)
+        same = same_root(self.roots, found.roots)
+        self.roots, self.gathering = found.roots, None
+        if not same:
+            self.label = self.place
+        if "source" in vars(self):
+            self.source.gathering = None
+        return same
+
+
+class AnotherError(Exception):
+    """Weights that were given for a parent are not that parent, which nobody had looked at so far."""
 
 
 class Parents(msgspec.Struct):
@@ -65,15 +94,25 @@ def load(
     profiles: Sequence[Profile] = (digest.B3,),
     threads: int | None = None,
     progress: Progress | None = None,
+    assumed: Mapping[str, DigestSet] | None = None,
 ) -> tuple[list[Candidate], list[Finding]]:
-    """Open and digest all weights that were given; `stack` closes them. Unreadable ones are noted."""
+    """Open and digest all weights that were given; `stack` closes them. Unreadable ones are noted.
+
+    Those given for an id in `assumed` are taken to have its roots, until `confirm` has digested them.
+    """
     candidates: list[Candidate] = []
     notes: list[Finding] = []
     wanted = [(name, path, False) for name, path in parents]
     for name, path, suspect in [*wanted, *((None, path, True) for path in against)]:
         try:
             model = stack.enter_context(open_weights(path))
-            found = hash_model(model, profiles=profiles, threads=threads, progress=progress)
+            if name is not None and assumed and name in assumed and not is_pickled(path):
+                gathering = Gathering(model, profiles, progress)
+                roots: dict[Profile, str] = dict(assumed[name])
+            else:
+                gathering = None
+                found = hash_model(model, profiles=profiles, threads=threads, progress=progress)
+                roots = found.roots
         except ParentageError as error:
             notes.append(unreadable(path, error))
             continue
@@ -81,8 +120,19 @@ def load(
             notes.append(_pickled(path))
         place = place_of(path)
         label = str(place) if place is not None else path.name or str(path)
-        candidates.append(Candidate(label, model, found.roots, name, suspect))
+        candidates.append(Candidate(label, model, roots, name, suspect, gathering))
     return candidates, notes
+
+
+def confirm(given: Sequence[Candidate], threads: int | None) -> None:
+    """Digest what is left of weights whose roots were assumed.
+
+    Raises:
+        AnotherError: some are others. All have their own roots from here on.
+    """
+    same = [candidate.confirm(threads) for candidate in given]
+    if not all(same):
+        raise AnotherError
 
 
 def match(declared: Sequence[Parent], given: Sequence[Candidate]) -> Parents:

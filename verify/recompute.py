@@ -116,6 +116,8 @@ def examine(
     pieces = planner.tasks(source, names)
     nbytes = sum(source.specs[name].nbytes for name in names)
     for place, variant in enumerate(() if rules.direct else rules.variants):
+        if place:
+            scene.confirm()
         if place and expect is not None:
             expect.expect(nbytes)
         job = Compare(step=step, engines=engines, engine=variant)
@@ -124,18 +126,31 @@ def examine(
                 tried[name].counts[variant] = count
         if not every_engine and not any(t.counts[variant].differing for t in tried.values()):
             break
-    if rules.deterministic:
-        return tried
-    everything = every_engine and not rules.direct
-    for variant in rules.variants if everything else (_chosen(rules, tried.values()),):
-        missed = _missed(rules, source, tried, variant)
-        pieces = [planner.Task(name, 0, source.specs[name].units) for name in missed]
-        for name, found in _run(
-            runner, Lower(step=step, engines=engines, missed=missed), pieces
-        ).items():
-            if isinstance(found, TensorResult):
-                tried[name].below[variant] = found
+    if not rules.deterministic:
+        everything = every_engine and not rules.direct
+        for variant in rules.variants if everything else (_chosen(rules, tried.values()),):
+            _look_below(runner, scene, step, rules, tried, variant)
     return tried
+
+
+def _look_below(
+    runner: Runner,
+    scene: Scene,
+    step: str,
+    rules: Rules,
+    tried: Mapping[str, Tried],
+    variant: str,
+) -> None:
+    """Find the best rungs below A of the tensors that miss it under one engine."""
+    source = scene.bound[step]
+    missed = _missed(rules, source, tried, variant)
+    pieces = [planner.Task(name, 0, source.specs[name].units) for name in missed]
+    job = Lower(step=step, engines=scene.engines(step), missed=missed)
+    for piece, found in runner.run(job, pieces) if pieces else ():
+        if isinstance(found, TensorResult):
+            tried[piece.name].below[variant] = found
+            if found.rung in {Rung.REFUTED, Rung.UNPROVEN}:
+                scene.confirm()
 
 
 def _missed(

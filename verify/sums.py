@@ -7,15 +7,18 @@ docs/parentage-1.md, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from parentage.verify import kernels
+
 BLOCK: Final = 4096
 #: Elements that are widened and added at a time: more of them leave the cache in between.
-_PASS: Final = 16 * BLOCK
+_PASS: Final = 8 * BLOCK
 
 
 def tree(values: Tensor) -> Tensor:
@@ -54,21 +57,30 @@ class RunningSum:
         self._blocks: list[float] = []
         self._rest: Tensor | None = None
 
-    def add(self, values: Tensor) -> None:
-        """Take the next piece, flat: float64, or of a narrower dtype, which float64 holds exactly."""
+    def add(self, values: Tensor, *factors: Tensor) -> None:
+        """Take the next piece, flat, or the products of several: float64, or what float64 holds exactly."""
         if self._rest is not None:
-            values, self._rest = torch.cat((self._rest, values.to(torch.float64))), None
+            product = _product(values, factors)
+            values, factors, self._rest = torch.cat((self._rest, product)), (), None
         whole = values.numel() // BLOCK * BLOCK
-        for start in range(0, whole, _PASS):
-            part = values[start : min(start + _PASS, whole)].to(torch.float64)
-            self._blocks.extend(_block_sums(part).tolist())
+        if whole:
+            parts = [part[:whole] for part in (values, *factors)]
+            add_up = kernels.compiled(kernels.tree_sums, values.device)
+            self._blocks.extend(add_up(parts, BLOCK, _PASS).tolist())
         if whole < values.numel():
-            self._rest = values[whole:].to(torch.float64, copy=True)
+            self._rest = _product(values[whole:], [part[whole:] for part in factors])
 
     def total(self) -> float:
         """Return the sum so far."""
         rest = [] if self._rest is None else _block_sums(self._rest).tolist()
         return float(tree(torch.tensor(self._blocks + rest, dtype=torch.float64)))
+
+
+def _product(values: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    found = values.to(torch.float64, copy=True)
+    for factor in factors:
+        found = found * factor.to(torch.float64)
+    return found
 
 
 class ColumnSums:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from parentage.manifest.gathering import Gathering
 from parentage.manifest.model import Model
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.rounding import STORED
@@ -80,10 +81,16 @@ class Source(Protocol):
 
 
 class FileSource:
-    """The tensors of a model on disk."""
+    """The tensors of a model on disk.
 
-    def __init__(self, model: Model) -> None:
+    Attributes:
+        model: open.
+        gathering: digests what is read, where somebody wants to know.
+    """
+
+    def __init__(self, model: Model, gathering: Gathering | None = None) -> None:
         self.model = model
+        self.gathering = gathering
         self.specs: Mapping[str, TensorSpec] = {
             name: tensor.spec for name, tensor in model.tensors.items()
         }
@@ -95,6 +102,8 @@ class FileSource:
         width = tensor.spec.unit
         view, values = scratch.host((stop - start) * width)
         self.model.file_of(tensor).read_into(view, tensor.start + start * width)
+        if self.gathering is not None:
+            self.gathering.take(name, start * width, view)
         return values.view(dtype).to(scratch.device)
 
     def alias(self, name: str) -> tuple[Source, str]:

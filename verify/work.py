@@ -83,10 +83,13 @@ class Scene(msgspec.Struct, frozen=True):
     Attributes:
         release: the weights that are claimed.
         bound: the steps that can be computed, by id, in the recipe's order.
+        confirm: raises where the parents are not the declared ones. It is asked as soon as something
+            differs: with another parent everything does, and each difference calls for more work.
     """
 
     release: FileSource
     bound: Mapping[str, StepSource]
+    confirm: Callable[[], None] = lambda: None
 
     def engines(self, step: str) -> tuple[str, ...]:
         """Return the engines of the steps before one."""

@@ -128,9 +128,9 @@ def test_interpolation_rounds_products_and_sum(size: int, dtype: torch.dtype, wa
     left, right = numbers(size, dtype, 1), numbers(size, dtype, 2)
     a, b = (np.float32(0.7310585975646973), np.float32(0.2718281745910645))
     total = left.float().numpy() * a + right.float().numpy() * b
-    out, wide = torch.empty(size, dtype=dtype), torch.empty(0)
+    out = torch.empty(size, dtype=dtype)
 
-    got = run(way, kernels.interpolated, left, right, float(a), float(b), wide, out)
+    got = run(way, kernels.interpolated, left, right, *held([float(a), float(b)]), out)
 
     assert got.float().numpy().tobytes() == rounding(dtype)(total).tobytes()
 

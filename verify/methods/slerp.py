@@ -24,6 +24,7 @@ from torch import Tensor
 from parentage.manifest.merge_steps import Slerp
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
+from parentage.verify import kernels
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
@@ -71,7 +72,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         sums = [RunningSum(), RunningSum(), RunningSum()]
         for _, (a, b) in self.pieces(name, "parentage-1"):
             for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
-                found.add(left * right)
+                found.add(left, right)
         return {key: found.total() for key, found in zip(("aa", "bb", "ab"), sums, strict=True)}
 
     def coefficients(self, name: str) -> tuple[float, float]:
@@ -104,36 +105,31 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             return super().scalars_of(name, variant)
         return self.found(name, variant)
 
-    def parts(self, span: Span, variant: str, scratch: Scratch) -> list[Tensor]:
-        """Read the inputs as copies that may be overwritten: fresh memory costs more than the arithmetic."""
-        found = super().parts(span, variant, scratch)
-        if variant == "parentage-1":
-            return found
-        wide = self._wide(span.name)
-        return [scratch.tensor(part.numel(), wide).copy_(part) for part in found]
-
     def replay(self, name: str, variant: str) -> Scalars:
         """Reduce as merge_methods/slerp.py does, with the threads that torch has now."""
         wide, elements = self._wide(name), self.specs[name].elements
         size = _MK_CHUNK if variant == "mk-0.1.5" else max(elements, 1)
         ranges = [(start, min(start + size, elements)) for start in range(0, elements, size)]
         scratch = Scratch(torch.device("cpu"))
+        held = torch.empty(min(size, elements), dtype=wide)
 
         def read(start: int, stop: int) -> list[Tensor]:
             scratch.reset()
-            span = Span(name, start, stop, self.specs[name].shape)
-            return [part.reshape(1, -1) for part in self.parts(span, variant, scratch)]
+            return self.parts(Span(name, start, stop, self.specs[name].shape), variant, scratch)
 
         norms: list[list[float]] = [[], []]
         for start, stop in ranges:
             for found, part in zip(norms, read(start, stop), strict=True):
-                found.append(float(torch.linalg.vector_norm(part, dim=1)))
+                values = held[: stop - start].copy_(part).reshape(1, -1)
+                found.append(float(torch.linalg.vector_norm(values, dim=1)))
         whole = [torch.linalg.vector_norm(_column(found, wide), dim=0) for found in norms]
-        lengths = [torch.where(norm > _EPSILON, norm, 1.0) for norm in whole]
+        lengths = [torch.where(norm > _EPSILON, norm, 1.0).reshape(()) for norm in whole]
+        multiply = kernels.compiled(kernels.products_of_directions, held.device)
         dots: list[float] = []
         for start, stop in ranges:
-            x, y = (p.div_(length) for p, length in zip(read(start, stop), lengths, strict=True))
-            dots.append(float(x.mul_(y).sum(dim=1)))
+            out = held[: stop - start]
+            multiply(*read(start, stop), *lengths, out, kernels.block_of(held.device))
+            dots.append(float(out.reshape(1, -1).sum(dim=1)))
         dot = _column(dots, wide).sum(dim=0)
         if variant == "mk-0.1.4":
             c_a, c_b = self._coefficients_014(name, float(dot))
@@ -183,7 +179,8 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             parts.append(release.read(name, span.start, span.stop, scratch))
             for column, part in zip(picked, parts, strict=True):
                 column.append(part.clone())
-        return [torch.cat(column) for column in picked]
+        a, b, found = (torch.cat(column) for column in picked)
+        return [a.to(self._wide(name)), b.to(self._wide(name)), found]
 
     def _coefficients_014(self, name: str, dot: float) -> tuple[float, float]:
         t = float(self.t(name))
@@ -213,8 +210,9 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         if variant == "parentage-1":
             c_a, c_b = self.coefficients(span.name)
             return (a * c_a).add_(b * c_b)
-        left, right = (float(c) for c in self._mk(span.name, scalars))
-        return a.mul_(left).add_(b.mul_(right)).to(DTYPES[self.compute(span.name)])
+        interpolate = kernels.compiled(kernels.interpolated, a.device)
+        out = torch.empty_like(a)
+        return interpolate(a, b, *self._mk(span.name, scalars), out, kernels.block_of(a.device))
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
