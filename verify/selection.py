@@ -2,7 +2,8 @@
 
 A sort of every tensor is two thirds of mergekit's time for TIES. The key of an element is the bit
 pattern of its magnitude, which orders as the magnitude does; the r-th largest key is found 16 bits at
-a time, one pass over the tensor for each (one pass for bf16).
+a time, one pass over the tensor for each (one pass for bf16). A sample says where a key of 16 bits will
+be: comparing with a few keys and counting is far cheaper than counting all of them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ import msgspec
 import torch
 from torch import Tensor
 
+from parentage.verify import kernels
 from parentage.verify.rounding import bits
 
 _DIGIT: Final = 16
+#: Elements from which looking at a sample first is worth its while.
+_WORTH_GUESSING: Final = 1 << 20
+#: Keys that are counted together, and how often before sums of 16 bits could overflow.
+_BLOCK: Final = 1 << 16
+_BLOCKS: Final = 256
 
 Keys = Callable[[], Iterator[Sequence[Tensor]]]
 
@@ -62,14 +69,27 @@ class Cut(msgspec.Struct, frozen=True):
         return self.rank - self.above
 
 
-def cuts(keys: Keys, width: int, ranks: Sequence[Sequence[int]]) -> list[list[Cut]]:
+def cuts(
+    keys: Keys,
+    width: int,
+    ranks: Sequence[Sequence[int]],
+    *,
+    elements: int = 0,
+    sample: Callable[[], Sequence[Tensor]] | None = None,
+) -> list[list[Cut]]:
     """Find cuts, for each of several streams of keys read side by side.
 
     Args:
         keys: starts the streams anew; yields one tensor of keys for each stream.
         width: significant bits of a key.
         ranks: for each stream, how many of the largest are wanted, once or more often.
+        elements: of each stream.
+        sample: gives some keys of each stream: where they put the cut, few keys need be counted.
     """
+    if sample is not None and width == _DIGIT - 1 and elements >= _WORTH_GUESSING:
+        near = _near(keys, ranks, elements, sample())
+        if near is not None:
+            return near
     found = [[_Search(rank) for rank in wanted] for wanted in ranks]
     for shift in range((width - 1) // _DIGIT * _DIGIT, -1, -_DIGIT):
         for row in found:
@@ -82,6 +102,76 @@ def cuts(keys: Keys, width: int, ranks: Sequence[Sequence[int]]) -> list[list[Cu
             for search in row:
                 search.descend()
     return [[search.cut() for search in row] for row in found]
+
+
+def _near(
+    keys: Keys, ranks: Sequence[Sequence[int]], elements: int, sample: Sequence[Tensor]
+) -> list[list[Cut]] | None:
+    """Count what lies above a few keys around each guess; None where a cut lies elsewhere."""
+    limits = [
+        [k for rank in wanted for k in _around(_guessed(some, rank / elements))]
+        for some, wanted in zip(sample, ranks, strict=True)
+    ]
+    counters = [_Above(row, some) for row, some in zip(limits, sample, strict=True)]
+    for streams in keys():
+        for stream, counter in zip(streams, counters, strict=True):
+            counter.add(stream)
+    found: list[list[Cut]] = []
+    for wanted, row, counter in zip(ranks, limits, counters, strict=True):
+        above = dict(zip(row, counter.total(), strict=True))
+        cut = [_between(above, rank) for rank in wanted]
+        if None in cut:
+            return None
+        found.append([one for one in cut if one is not None])
+    return found
+
+
+def _guessed(sample: Tensor, share: float) -> int:
+    """Return the key above which so large a share of a sample lies."""
+    search = _Search(max(round(share * sample.numel()), 1))
+    _count(sample, [search], 0)
+    search.descend()
+    return search.prefix
+
+
+def _around(key: int) -> list[int]:
+    return [key - 2, key - 1, key, key + 1]
+
+
+def _between(above: dict[int, int], rank: int) -> Cut | None:
+    """Return the cut at a key whose count and the next smaller key's count are both known."""
+    if rank == 0:
+        return Cut(0, -1, 0, 0)
+    for key, count in above.items():
+        more = above.get(key - 1)
+        if more is not None and count < rank <= more:
+            return Cut(rank, key, count, more - count)
+    return None
+
+
+class _Above:
+    """How many keys of a stream are above each of some limits."""
+
+    def __init__(self, limits: list[int], like: Tensor) -> None:
+        self._limits = limits
+        self._flags = torch.empty(_BLOCK, dtype=like.dtype, device=like.device)
+        self._words = self._flags.view(torch.int64)
+        self._found = torch.zeros(
+            (len(limits), len(self._words) // 64), dtype=torch.int64, device=like.device
+        )
+        self._total = torch.zeros(len(limits), dtype=torch.int64)
+        self._run = kernels.compiled(kernels.counted_above, like.device)
+
+    def add(self, keys: Tensor) -> None:
+        flat, size = keys.reshape(-1), _BLOCKS * _BLOCK
+        for start in range(0, flat.numel(), size):
+            part = flat[start : start + size]
+            self._run(part, self._limits, self._flags, self._words, self._found.zero_())
+            lanes = self._found.view(torch.int16).sum(dim=1, dtype=torch.int64)
+            self._total += lanes.to(self._total.device)
+
+    def total(self) -> list[int]:
+        return [int(count) for count in self._total]
 
 
 class _Search:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -159,3 +161,20 @@ def test_blocks_of_any_size_give_the_same(
             compiled(parts, weights, [], torch.empty_like(parts[0]), n) for n in (1 << 62, block)
         )
         assert bits(whole) == bits(cut)
+
+
+def test_threads_that_compile_at_once_get_one_kernel_and_no_warning() -> None:
+    def kernel(values: Tensor, block: int) -> Tensor:
+        return values + block
+
+    start = threading.Barrier(8)
+
+    def compile_it(_: int) -> kernels.Kernel:
+        start.wait()
+        return kernels.compiled(kernel, CPU)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(compile_it, range(8)))
+
+    assert len(found) == 1
+    assert found.pop()(torch.ones(2), 2).tolist() == [3.0, 3.0]

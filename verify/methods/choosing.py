@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,6 +15,8 @@ from parentage.verify.rounding import bits, same_bits
 
 #: Inputs whose masks may be open at once: 2^n values are tried for an open element.
 _MAX_OPEN: Final = 6
+#: Elements that are computed at a time: under all combinations, if there are few.
+_TOGETHER: Final = 1 << 17
 
 Index = Tensor | slice
 Value = Callable[[Index, Sequence[Tensor]], Tensor]
@@ -36,7 +39,7 @@ def decide(states: Sequence[tuple[Tensor, Tensor]], found: Tensor, value: Value)
     if at.numel():
         sure = torch.stack([sure[at] for sure, _ in states])
         tied = torch.stack([tied[at] for _, tied in states])
-        fits, near, masks = _tried(sure, tied, found[at], lambda kept: value(at, kept))
+        fits, near, masks = _tried(sure, tied, found[at], at, value)
         inside = fits.any(dim=0)
         for i in range(len(states)):
             stays = (fits & masks[:, i]).any(dim=0) & tied[i]
@@ -68,16 +71,22 @@ def _total(gaps: Tensor) -> float:
 
 
 def _tried(
-    sure: Tensor, tied: Tensor, found: Tensor, value: Callable[[Sequence[Tensor]], Tensor]
+    sure: Tensor, tied: Tensor, found: Tensor, at: Tensor, value: Value
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which combination fits which element, the least distance, and the masks tried."""
-    number = len(sure)
-    fits, masks = [], []
-    near = torch.full(found.shape, float("inf"), dtype=torch.float64, device=found.device)
-    for combination in range(1 << number):
-        kept = [sure[i] | tied[i] if combination >> i & 1 else sure[i] for i in range(number)]
-        got = value(kept)
-        fits.append(bits(got) == bits(found))
-        near = torch.minimum(near, (got.double() - found.double()).abs())
-        masks.append(torch.stack(kept))
-    return torch.stack(fits), near, torch.stack(masks)
+    """Return which combination fits which element, the least distance, and the masks tried.
+
+    Few elements are computed under many combinations at once: an operation costs more than they do.
+    """
+    number, size = sure.shape
+    every = torch.arange(1 << number, device=found.device)
+    chosen = (every[:, None] >> torch.arange(number, device=found.device) & 1).to(torch.bool)
+    masks = sure | tied & chosen[:, :, None]
+    together = max(min(_TOGETHER // max(size, 1), len(masks)), 1)
+    values = []
+    for first in range(0, len(masks), together):
+        part = masks[first : first + together]
+        kept = [part[:, i].reshape(-1) for i in range(number)]
+        values.append(value(at.repeat(len(part)), kept).reshape(len(part), size))
+    got = torch.cat(values)
+    near = (got.double() - found.double()).abs().nan_to_num(nan=math.inf).amin(dim=0)
+    return bits(got) == bits(found), near, masks

@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.verify.masking import kept
+from parentage.verify import kernels
 from parentage.verify.rounding import bits
 
 #: Inputs up to which torch adds in order: its sum over rows keeps four running sums.
@@ -72,11 +72,10 @@ def _tame(mix: Mix, vectors: Sequence[Tensor], scales: Sequence[float]) -> bool:
         max(1.0, *map(abs, mix.weights)) * max(1.0, *map(abs, scales)) * max(1.0, abs(mix.scale))
     )
     top = (1 << (8 * vectors[0].element_size() - 1)) - 1
-    for vector in vectors:
-        largest = (bits(vector) & top).amax().view(vector.dtype)
-        if not float(largest) * factor < limit:
-            return False
-    return True
+    look = kernels.compiled(kernels.largest_pattern, vectors[0].device)
+    block = kernels.block_of(vectors[0].device)
+    largest = look([bits(vector) for vector in vectors], top, block).view(vectors[0].dtype)
+    return float(largest) * factor < limit
 
 
 def by_kernels(
@@ -110,47 +109,30 @@ def by_bits(
     scales: Sequence[float],
 ) -> Tensor:
     """Return the same for numbers that are tame."""
-    weights = _weights(mix, base)
-    terms: list[Tensor] = []
-    for vector, mask, scale, weight in zip(vectors, masks, scales, weights, strict=True):
-        left = kept(vector.to(mix.work), mask)
-        if scale != 1.0:
-            left.mul_(torch.tensor(scale, dtype=mix.work))
-        terms.append(left.to(vector.dtype).mul_(weight))
-    if not mix.elect:
-        return _finished(mix, base, _in_order(terms).add_(0.0), _divisor(weights.reshape(-1, 1)))
-    # Patterns of floats are whole numbers of the same sign, but for -0, whose negative is itself.
-    pattern = bits(_in_order(terms)).neg_()
-    sign = torch.gt(pattern, 0, out=pattern).mul_(-2).add_(1)  # -1 where the sum is below 0, else 1
+    weights, block = _weights(mix, base), kernels.block_of(base.device)
+    size = min(block, base.numel())
+    held = [
+        torch.empty(size, dtype=dtype, device=base.device)
+        for dtype in (mix.work, *([base.dtype] * (2 * len(vectors) + 1)))
+    ]
     # A sum of shares that is -0 would not be found to be nothing.
-    whole = weights + 0.0
-    shares: list[Tensor] = []
-    for term, weight in zip(terms, whole, strict=True):
-        agrees = bits(term) * sign
-        torch.gt(agrees, 0, out=agrees).neg_()
-        bits(term).bitwise_and_(agrees)
-        shares.append(agrees.bitwise_and_(bits(weight)).view(term.dtype))
-    # What is left of the terms is +0 or has one sign: their sum is never -0.
-    total, divisor = _in_order(terms), _in_order(shares)
-    pattern = bits(divisor)
-    nothing = torch.eq(pattern, 0, out=torch.empty_like(pattern))
-    pattern.bitwise_or_(nothing.mul_(int(bits(torch.ones_like(weights[0])))))
-    return _finished(mix, base, total, divisor)
-
-
-def _in_order(terms: Sequence[Tensor]) -> Tensor:
-    """Add in fp32, in order; torch's sum begins at +0, so that its sum of nothing but -0 is +0."""
-    first = terms[0]
-    if first.dtype == torch.float32 or len(terms) <= 2:
-        # Two summands of a narrow dtype: their fp32 sum is rounded once either way.
-        total = first + terms[1] if len(terms) > 1 else first.clone()
-        for term in terms[2:]:
-            total.add_(term)
-        return total
-    wide = first.to(torch.float32)
-    for term in terms[1:]:
-        wide.add_(term.to(torch.float32))
-    return wide.to(first.dtype)
+    weighed = bits(weights + 0.0).tolist() if mix.elect else []
+    divisor = _divisor(weights.reshape(-1, 1)) if mix.normalize else weights[:0]
+    run = kernels.compiled(kernels.sparse_sum, base.device)
+    return run(
+        base,
+        [bits(vector.to(mix.work)) for vector in vectors],
+        [mask.view(torch.int8) for mask in masks],
+        [[torch.tensor(number, dtype=mix.work)] if number != 1.0 else [] for number in scales],
+        list(weights),
+        weighed,
+        int(bits(torch.ones(1, dtype=base.dtype))),
+        list(divisor),
+        [torch.tensor(mix.scale, dtype=torch.float32)] if mix.scale != 1 else [],
+        [[values, bits(values)] for values in held],
+        torch.empty_like(base),
+        block,
+    )
 
 
 def _finished(mix: Mix, base: Tensor, total: Tensor, divisor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from parentage.verify.methods.merging import Span
 from parentage.verify.random_bits import SerialDraws, drawn, mask_key, words
 from parentage.verify.rounding import DTYPES
 from parentage.verify.selection import Cut, cuts, keys_of
+from parentage.verify.values import Scratch
 
 if TYPE_CHECKING:
     from parentage.verify.methods.task_arithmetic import TaskArithmeticMethod
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 #: A mask whose count is further from its density than this is not of that density.
 _DEVIATIONS: Final = 5
+#: Where and how many elements are looked at to guess where a cut lies: to within a key or two of bf16.
+_WINDOWS: Final = 64
+_WINDOW: Final = 4096
 
 
 class Masks(Protocol):
@@ -192,13 +196,29 @@ class _ByRank:
                 yield [keys_of(vector) for vector in method.vectors(parts)]
 
         dtype = DTYPES["F64" if variant == "parentage-1" else method.compute(name)]
-        found = cuts(keys, 8 * dtype.itemsize - 1, ranges)
+
+        def sample() -> list[Tensor]:
+            return [keys_of(vector) for vector in self._sampled(name, variant)]
+
+        n = method.specs[name].elements
+        found = cuts(keys, 8 * dtype.itemsize - 1, ranges, elements=n, sample=sample)
         lows, highs = [pair[0] for pair in found], [pair[1] for pair in found]
         if variant.endswith("/sort"):
             return ByRank(lows, highs, self._sorted(name, variant, ranges))
         if variant == "parentage-1" and any(c.quota != c.ties for pair in found for c in pair):
             return ByRank(lows, highs, self._in_order(name, lows, highs))
         return ByRank(lows, highs, None)
+
+    def _sampled(self, name: str, variant: str) -> list[Tensor]:
+        """Return some elements of each task vector, from all over the tensor."""
+        method, n = self._method, self._method.specs[name].elements
+        scratch = Scratch(torch.device("cpu"))
+        picked: list[list[Tensor]] = []
+        for start in range(0, n, max(n // _WINDOWS, 1)):
+            scratch.reset()
+            span = Span(name, start, min(start + _WINDOW, n), method.specs[name].shape)
+            picked.append(method.vectors(method.parts(span, variant, scratch)))
+        return [torch.cat(column) for column in zip(*picked, strict=True)]
 
     def _ranges(self, name: str, variant: str) -> list[tuple[int, int]]:
         params, method = self._method.step.params, self._method
