@@ -92,6 +92,15 @@ def linear(
     return out
 
 
+def less(parts: list[Tensor], base: Tensor, out: Tensor, block: int) -> Tensor:
+    """Give each row of `out` the difference of a part and `base`, all flat."""
+    for start in range(0, base.numel(), block):
+        stop = min(start + block, base.numel())
+        for k in range(len(parts)):
+            torch.sub(parts[k][start:stop], base[start:stop], out=out[k][start:stop])
+    return out
+
+
 def task_vectors(
     base: Tensor,
     others: list[Tensor],
@@ -178,7 +187,7 @@ def tree_sums(factors: list[Tensor], width: int, block: int) -> Tensor:
         block: elements at a time.
     """
     elements = factors[0].numel()
-    narrow = min(width, 64)
+    narrow = min(width, 128)
     step = max(block // width, 1) * width
     found = torch.empty([elements // width, narrow], dtype=torch.float64, device=factors[0].device)
     for start in range(0, elements, step):

@@ -8,6 +8,7 @@ are kept by AND with it, and booleans are counted and found eight at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import torch
@@ -74,13 +75,16 @@ def packed(mask: Tensor) -> Tensor:
     return ((words * _PACK) >> 56).to(torch.uint8)
 
 
+@cache
+def _words_of_bytes(device: torch.device) -> Tensor:
+    """Return the eight booleans of each byte as one word."""
+    table = torch.arange(256, device=device).unsqueeze(1) >> torch.arange(8, device=device)
+    return (table & 1).to(torch.uint8).view(torch.int64).reshape(-1)
+
+
 def unpacked(packed_bits: Tensor, start: int, stop: int) -> Tensor:
     """Return elements [start, stop) of a packed mask as booleans."""
     part = packed_bits[start // 8 : -(-stop // 8)]
-    table = torch.arange(256, device=part.device).unsqueeze(1) >> torch.arange(
-        8, device=part.device
-    )
-    words = (table & 1).to(torch.uint8).view(torch.int64).reshape(-1)
-    flags = words.index_select(0, part.to(torch.int32)).view(torch.bool)
+    flags = _words_of_bytes(part.device).index_select(0, part.to(torch.int32)).view(torch.bool)
     at = start - start // 8 * 8
     return flags[at : at + stop - start]

@@ -12,7 +12,6 @@ from typing import Any, Final
 import click
 
 from parentage import __version__
-from parentage.cli import torch_import
 from parentage.cli.lazy import Lazy
 
 _COMMANDS: Final = {
@@ -70,12 +69,13 @@ def run() -> None:
     """Run as a process: like `main`, with three things that only a process may do.
 
     Start-up makes many objects and no garbage, so the collector looks seldom: a tenth off torch's
-    import. torch leaves out what no command uses. And, once imported, it is not taken down again,
-    which takes it half a second and gives back what the system takes back anyway.
+    import. numpy, which torch imports, starts no threads of its own: they would spin. And torch,
+    once imported, is not taken down again, which takes it half a second and gives back what the
+    system takes back anyway.
     """
     gc.set_threshold(100_000)
-    if "bench" not in sys.argv[1:2]:  # it runs models with whatever they ask torch for
-        torch_import.import_lean()
+    if "bench" not in sys.argv[1:2]:  # what it runs inherits the environment
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         main()
     except SystemExit as leaving:

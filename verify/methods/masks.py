@@ -43,7 +43,13 @@ _WINDOW: Final = 4096
 
 
 class Masks(Protocol):
-    """The masks of one tensor."""
+    """The masks of one tensor.
+
+    Attributes:
+        nbytes: that they take.
+    """
+
+    nbytes: int
 
     def mask(self, index: int, span: Span, vector: Tensor) -> Tensor:
         """Return which elements of a task vector stay, as booleans.
@@ -85,6 +91,7 @@ class _Packed:
 
     def __init__(self, bits: Sequence[Tensor | None]) -> None:
         self._bits = bits
+        self.nbytes = sum(0 if part is None else part.numel() for part in bits)
 
     def mask(self, index: int, span: Span, vector: Tensor) -> Tensor:
         bits = self._bits[index]
@@ -112,6 +119,7 @@ class ByRank:
     def __init__(self, lows: Sequence[Cut], highs: Sequence[Cut], ties: _Packed | None) -> None:
         self.lows, self.highs = lows, highs
         self._ties = ties
+        self.nbytes = 0 if ties is None else ties.nbytes
 
     def mask(self, index: int, span: Span, vector: Tensor) -> Tensor:
         """Return the mask; ties that nothing chooses among all stay."""
@@ -157,6 +165,7 @@ class _Free:
 
     def __init__(self, densities: Sequence[float], elements: int) -> None:
         self._densities, self._elements = densities, elements
+        self.nbytes = 0
 
     def mask(self, index: int, span: Span, vector: Tensor) -> Tensor:
         """Return everything that may stay."""

@@ -34,8 +34,11 @@ from parentage.verify.values import Scratch, Source
 
 #: Elements of a piece when a whole tensor is read for its facts: whole blocks of the tree sums.
 PIECE: Final = 64 * BLOCK
-#: Tensors whose facts are kept: those that chunks at work may ask for.
+#: Tensors whose facts are kept; of facts that take this many bytes together, those that chunks at work
+#: may ask for.
 _KEPT: Final = 64
+_KEPT_BYTES: Final = 32 << 20
+_AT_WORK: Final = 24
 WITNESS: Final = "/witness"
 _ORDERED: Final = 4
 
@@ -122,6 +125,10 @@ class Merging(Generic[S, F]):
         """Read a tensor and find what `merged` needs of the whole of it."""
         raise NotImplementedError
 
+    def size_of(self, facts: F) -> int:
+        """Return the bytes that facts take, if they are many."""
+        return 0
+
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the facts that engines disagree on, as this engine's float64 reading of them."""
         return {}
@@ -191,9 +198,15 @@ class Merging(Generic[S, F]):
             facts = self.facts(name, variant)
             with self._lock:
                 self._facts[key] = facts
-                while len(self._facts) > _KEPT:
-                    self._facts.popitem(last=False)
+                self._forget()
             return facts
+
+    def _forget(self) -> None:
+        """Drop the facts that were not asked for the longest."""
+        nbytes = sum(map(self.size_of, self._facts.values()))
+        while len(self._facts) > (_KEPT if nbytes <= _KEPT_BYTES else _AT_WORK):
+            _, facts = self._facts.popitem(last=False)
+            nbytes -= self.size_of(facts)
 
     def scalars_of(self, name: str, variant: str) -> Scalars:
         """Return a tensor's scalars: the engine's, and for "/witness" the published ones instead."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from parentage.manifest.merge_steps import TaskArithmetic
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import Ratio, matches, ratio
+from parentage.verify import kernels
 from parentage.verify.masking import compared, count, kept
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Choice, Interval, Scalars
@@ -87,7 +88,10 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
     def vectors(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Return the task vectors."""
         base = parts[self.base_at]
-        return [part - base for i, part in enumerate(parts) if i != self.base_at]
+        others = [part for i, part in enumerate(parts) if i != self.base_at]
+        subtract = kernels.compiled(kernels.less, base.device)
+        out = torch.empty((len(others), base.numel()), dtype=base.dtype, device=base.device)
+        return list(subtract(others, base, out, kernels.block_of(base.device)))
 
     def facts(self, name: str, variant: str) -> Facts:
         """Find the masks, and the L1 norms with and without them."""
@@ -110,6 +114,10 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         ]
         densities = [float(ratio(text)) for text in self.values(name, "densities")]
         return Facts(masks, [1.0 if d >= 1 else s for s, d in zip(scales, densities, strict=True)])
+
+    def size_of(self, facts: Facts) -> int:
+        """Return the bytes of the masks."""
+        return facts.masks.nbytes
 
     def _expected(self, name: str) -> list[float]:
         """Return the quotients that masks of unknown bits lead one to expect."""
@@ -135,14 +143,20 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         if not self.step.params.rescale or variant == "parentage-1" or self.unseeded:
             return {}
         work, n = DTYPES[self._work(name)], self.specs[name].elements
-        span, facts = Span(name, 0, n, self.specs[name].shape), self.found(name, variant)
+        facts, count = self.found(name, variant), len(self.step.params.weights)
+        before, after = (
+            [torch.empty(n, dtype=work) for _ in range(count)] for _ in ("all", "kept")
+        )
+        for span, parts in self.pieces(name, variant):
+            at = slice(span.start, span.stop)
+            for i, vector in enumerate(self.vectors(parts)):
+                size = before[i][at].copy_(vector).abs_()
+                torch.mul(size, facts.masks.mask(i, span, vector), out=after[i][at])
         found: Scalars = {}
-        for i, vector in enumerate(self.vectors(self.whole(name, variant))):
-            held = vector.to(work)
-            kept = held * facts.masks.mask(i, span, vector).to(work)
-            before, after = held.abs().sum(), kept.abs().sum()
-            dense = facts.scales[i] == 1.0 or before < _SMALL or after < _SMALL
-            found[f"scale.{i}"] = 1.0 if dense else float(before / after)
+        for i in range(count):
+            whole, kept_of_it = before[i].sum(), after[i].sum()
+            dense = facts.scales[i] == 1.0 or whole < _SMALL or kept_of_it < _SMALL
+            found[f"scale.{i}"] = 1.0 if dense else float(whole / kept_of_it)
         return found
 
     def suggest(
