@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import parentage
 from parentage import Demands, Report
 from parentage.manifest.files import OpenFile
 from parentage.verify import check
+from parentage.verify import parents as parenthood
 
 MK = {"profile": "mk-0.1.5", "compute": "F32"}
 STEPS: dict[str, Any] = {
@@ -159,3 +161,33 @@ def _tensors(path: Path) -> int:
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     return path.stat().st_size - 8 - header
+
+
+def test_a_parent_changed_after_it_was_opened_does_not_verify_what_was_made_of_it(
+    merged: Callable[[str], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release is a merge with another model, which takes the parent's place during the check."""
+    world = merged("linear")
+    honest = (world.root / "b" / "model.safetensors").read_bytes()
+    another(world)
+    changed = (world.root / "b" / "model.safetensors").read_bytes()
+    world.save("swapped", world.weights("b"))
+    parents = {"a": world.root / "a", "b": world.root / "swapped"}
+    recipe = world.recipe(["a", "b"], [STEPS["linear"]])
+    parentage.merge(recipe, world.root / "false", parents=parents)
+    (world.root / "b" / "model.safetensors").write_bytes(honest)
+    shutil.copy(world.root / "false" / "model.safetensors", world.root / "merged")
+    world.declare("merged", ["a", "b"], [STEPS["linear"]])
+    load = parenthood.load
+
+    def then_swap(*args: Any, **options: Any) -> Any:
+        found = load(*args, **options)
+        with (world.root / "b" / "model.safetensors").open("r+b") as file:
+            file.write(changed)
+        return found
+
+    monkeypatch.setattr(check.parenthood, "load", then_swap)
+    found = report(world, {"a": "a", "b": "b"})
+
+    assert found["verdict"] != "verified"
+    assert "parent-is-another" in {each["code"] for each in found["findings"]}
