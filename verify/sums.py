@@ -18,7 +18,7 @@ from parentage.verify import kernels
 
 BLOCK: Final = 4096
 #: Elements that are widened and added at a time: more of them leave the cache in between.
-_PASS: Final = 8 * BLOCK
+PASS: Final = 8 * BLOCK
 
 
 def tree(values: Tensor) -> Tensor:
@@ -66,9 +66,19 @@ class RunningSum:
         if whole:
             parts = [part[:whole] for part in (values, *factors)]
             add_up = kernels.compiled(kernels.tree_sums, values.device)
-            self._blocks.extend(add_up(parts, BLOCK, _PASS).tolist())
+            self._blocks.extend(add_up(parts, BLOCK, PASS).tolist())
         if whole < values.numel():
             self._rest = _product(values[whole:], [part[whole:] for part in factors])
+
+    def add_blocks(self, sums: Sequence[float]) -> None:
+        """Take the sums of the next whole blocks.
+
+        Raises:
+            ValueError: what came before does not end with a whole block.
+        """
+        if self._rest is not None:
+            raise ValueError("a block that begins inside another")
+        self._blocks.extend(sums)
 
     def total(self) -> float:
         """Return the sum so far."""

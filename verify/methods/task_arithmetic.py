@@ -33,7 +33,7 @@ from parentage.verify.methods.masks import Masks, mask_source
 from parentage.verify.methods.merging import Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.selection import keys_of
-from parentage.verify.sums import RunningSum
+from parentage.verify.sums import BLOCK, PASS, RunningSum
 from parentage.verify.values import Scratch, Source
 
 _SMALL: Final = 1e-7
@@ -100,20 +100,48 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
             return Facts(masks, self._expected(name))
         if not self.step.params.rescale:
             return Facts(masks, [1.0] * len(self.step.params.weights))
-        before = [RunningSum() for _ in self.step.params.weights]
-        after = [RunningSum() for _ in self.step.params.weights]
-        for span, parts in self.pieces(name, variant):
-            for i, vector in enumerate(self.vectors(parts)):
-                size = vector.abs()
-                before[i].add(size)
-                after[i].add(kept(size, masks.mask(i, span, vector)))
+        before, after = self._norms(name, variant, masks)
         exact = variant == "parentage-1"
         dtype = "F64" if exact else self._work(name)
-        scales = [
-            _quotient(b.total(), a.total(), dtype) for b, a in zip(before, after, strict=True)
-        ]
+        scales = [_quotient(b, a, dtype) for b, a in zip(before, after, strict=True)]
         densities = [float(ratio(text)) for text in self.values(name, "densities")]
         return Facts(masks, [1.0 if d >= 1 else s for s, d in zip(scales, densities, strict=True)])
+
+    def _norms(self, name: str, variant: str, masks: Masks) -> tuple[list[float], list[float]]:
+        """Return the L1 norms of the task vectors, of all elements and of those that stay."""
+        sums = [RunningSum() for _ in range(2 * len(self.step.params.weights))]
+        # Where masks do not depend on the values, all of it is one chain of operations.
+        drawn = self.step.params.sparsify == "random" and not self.by_rows
+        for span, parts in self.pieces(name, variant):
+            done = self._add_norms(sums, span, parts, masks) if drawn else 0
+            if done == span.stop - span.start:
+                continue
+            rest = Span(name, span.start + done, span.stop, span.shape)
+            for i, vector in enumerate(self.vectors([part[done:] for part in parts])):
+                size = vector.abs()
+                sums[2 * i].add(size)
+                sums[2 * i + 1].add(kept(size, masks.mask(i, rest, vector)))
+        totals = [one.total() for one in sums]
+        return totals[::2], totals[1::2]
+
+    def _add_norms(
+        self, sums: Sequence[RunningSum], span: Span, parts: Sequence[Tensor], masks: Masks
+    ) -> int:
+        """Add whole blocks of sums, and return how many elements those are."""
+        whole = (span.stop - span.start) // BLOCK * BLOCK
+        base, *others = (
+            part[:whole]
+            for part in (parts[self.base_at], *parts[: self.base_at], *parts[self.base_at + 1 :])
+        )
+        part = Span(span.name, span.start, span.start + whole, span.shape)
+        values = torch.empty(min(PASS, whole), dtype=base.dtype, device=base.device)
+        held = [values, bits(values), torch.empty_like(bits(values))]
+        keep = [masks.mask(i, part, other).view(torch.int8) for i, other in enumerate(others)]
+        top = (1 << (8 * base.element_size() - 1)) - 1
+        run = kernels.compiled(kernels.norms, base.device)
+        for one, row in zip(sums, run(others, base, keep, top, held, BLOCK, PASS), strict=True):
+            one.add_blocks(row.tolist())
+        return whole
 
     def size_of(self, facts: Facts) -> int:
         """Return the bytes of the masks."""
