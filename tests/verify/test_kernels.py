@@ -106,8 +106,8 @@ def test_task_vectors_are_added_as_mergekit_adds_them(
     mixed *= 0.85
     expected = base + mixed
 
-    numbers_of = held(weights), held([float(divisor)]), held([0.85])
-    got = run(way, kernels.task_vectors, base, others, *numbers_of, torch.empty_like(base))
+    scalars = held(weights), held([float(divisor)]), held([0.85])
+    got = run(way, kernels.task_vectors, base, others, *scalars, torch.empty_like(base))
 
     assert bits(got) == bits(expected)
 
@@ -178,3 +178,74 @@ def test_threads_that_compile_at_once_get_one_kernel_and_no_warning() -> None:
 
     assert len(found) == 1
     assert found.pop()(torch.ones(2), 2).tolist() == [3.0, 3.0]
+
+
+def tree(values: np.ndarray) -> np.ndarray:
+    """Add the second half of each row to the first until one is left (docs/parentage-1.md, section 3)."""
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        values = values[..., :half] + values[..., half:]
+    return values[..., 0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [1, 64, 4096])
+@pytest.mark.parametrize("count", [1, 2])
+def test_tree_sums_are_those_of_numpy(width: int, count: int, dtype: torch.dtype, way: str) -> None:
+    factors = [numbers(10 * 4096, dtype, seed) for seed in range(count)]
+    product = np.ones(10 * 4096)
+    for factor in factors:
+        product = product * factor.double().numpy()
+    function = kernels.compiled(kernels.tree_sums, CPU) if way == "compiled" else kernels.tree_sums
+
+    got = function(factors, width, 4 * 4096)
+
+    assert got.numpy().tobytes() == tree(product.reshape(-1, width)).tobytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_norms_are_of_all_and_of_what_stays(dtype: torch.dtype, way: str) -> None:
+    size = 3 * 4096
+    base, parts = numbers(size, dtype, 9), [numbers(size, dtype, seed) for seed in range(2)]
+    masks = [torch.arange(size) % (3 + k) == 0 for k in range(2)]
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[base.element_size()]
+    values = torch.empty(2 * 4096, dtype=dtype)
+    held = [values, values.view(whole), torch.empty(2 * 4096, dtype=whole)]
+    top = (1 << (8 * base.element_size() - 1)) - 1
+    function = kernels.compiled(kernels.norms, CPU) if way == "compiled" else kernels.norms
+
+    got = function(parts, base, [m.view(torch.int8) for m in masks], top, held, 4096, 2 * 4096)
+
+    expected = []
+    for part, mask in zip(parts, masks, strict=True):
+        sizes = (part - base).abs().double().numpy()
+        expected += [tree(each.reshape(-1, 4096)) for each in (sizes, sizes * mask.numpy())]
+    assert got.numpy().tobytes() == np.stack(expected).tobytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", SIZES)
+def test_products_of_directions_are_divided_and_multiplied_in_fp32(size: int, way: str) -> None:
+    left, right = (numbers(size, torch.bfloat16, seed) for seed in range(2))
+    lengths = held([0.3, 7.7])
+    out = torch.empty(size)
+
+    got = run(way, kernels.products_of_directions, left, right, *lengths, out)
+
+    a, b = (
+        part.float().numpy() / length.numpy()
+        for part, length in zip((left, right), lengths, strict=True)
+    )
+    assert got.numpy().tobytes() == (a * b).tobytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", SIZES)
+def test_differences_are_those_of_torch(size: int, way: str) -> None:
+    base, *parts = (numbers(size, torch.bfloat16, seed) for seed in range(3))
+
+    got = run(way, kernels.less, parts, base, torch.empty((2, size), dtype=base.dtype))
+
+    assert [bits(row) for row in got] == [bits(part - base) for part in parts]
