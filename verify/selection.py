@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.verify import kernels
+from parentage.verify import kernels, sparse_kernels
 from parentage.verify.rounding import bits
 
 _DIGIT: Final = 16
@@ -160,7 +160,7 @@ class _Above:
             (len(limits), len(self._words) // 64), dtype=torch.int64, device=like.device
         )
         self._total = torch.zeros(len(limits), dtype=torch.int64)
-        self._run = kernels.compiled(kernels.counted_above, like.device)
+        self._run = kernels.compiled(sparse_kernels.counted_above, like.device)
 
     def add(self, keys: Tensor) -> None:
         flat, size = keys.reshape(-1), _BLOCKS * _BLOCK

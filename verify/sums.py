@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from parentage.verify import kernels
+from parentage.verify import kernels, sum_kernels
 
 BLOCK: Final = 4096
 #: Elements that are widened and added at a time: more of them leave the cache in between.
@@ -65,7 +65,7 @@ class RunningSum:
         whole = values.numel() // BLOCK * BLOCK
         if whole:
             parts = [part[:whole] for part in (values, *factors)]
-            add_up = kernels.compiled(kernels.tree_sums, values.device)
+            add_up = kernels.compiled(sum_kernels.tree_sums, values.device)
             self._blocks.extend(add_up(parts, BLOCK, PASS).tolist())
         if whole < values.numel():
             self._rest = _product(values[whole:], [part[whole:] for part in factors])

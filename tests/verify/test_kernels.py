@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parentage.verify import kernels
+from parentage.verify import kernels, sum_kernels
 
 CPU = torch.device("cpu")
 WAYS = ("plain", "compiled")
@@ -107,7 +107,7 @@ def test_task_vectors_are_added_as_mergekit_adds_them(
     expected = base + mixed
 
     scalars = held(weights), held([float(divisor)]), held([0.85])
-    got = run(way, kernels.task_vectors, base, others, *scalars, torch.empty_like(base))
+    got = run(way, kernels.task_vectors, base, others, weights[0], *scalars, torch.empty_like(base))
 
     assert bits(got) == bits(expected)
 
@@ -117,7 +117,15 @@ def test_a_sum_of_nothing_but_minus_zero_is_zero(way: str) -> None:
     """A negative weight makes -0 of an element that did not move; torch's sum makes +0 of those."""
     base = torch.tensor([-0.0, 0.0, 1.0], dtype=torch.bfloat16)
     got = run(
-        way, kernels.task_vectors, base, [base, base], held([-0.5, -0.5]), [], [], base.clone()
+        way,
+        kernels.task_vectors,
+        base,
+        [base, base],
+        -0.5,
+        held([-0.5, -0.5]),
+        [],
+        [],
+        base.clone(),
     )
 
     assert got.signbit().tolist() == [False, False, False]
@@ -148,11 +156,14 @@ def test_blocks_of_any_size_give_the_same(
     size: int, block: int, seed: int, dtype: torch.dtype
 ) -> None:
     parts = [numbers(size, dtype, seed + k) for k in range(3)]
-    weights = [0.3, 0.6, -0.2]
+    weights = [0.25, 0.5, -0.2]
+    first = weights[0]
     with torch.inference_mode():
         compiled = kernels.compiled(kernels.task_vectors, CPU)
         whole, cut = (
-            compiled(parts[0], parts[1:], held(weights[:2]), [], [], torch.empty_like(parts[0]), n)
+            compiled(
+                parts[0], parts[1:], first, held(weights[:2]), [], [], torch.empty_like(parts[0]), n
+            )
             for n in (1 << 62, block)
         )
         assert bits(whole) == bits(cut)
@@ -197,7 +208,9 @@ def test_tree_sums_are_those_of_numpy(width: int, count: int, dtype: torch.dtype
     product = np.ones(10 * 4096)
     for factor in factors:
         product = product * factor.double().numpy()
-    function = kernels.compiled(kernels.tree_sums, CPU) if way == "compiled" else kernels.tree_sums
+    function = (
+        kernels.compiled(sum_kernels.tree_sums, CPU) if way == "compiled" else sum_kernels.tree_sums
+    )
 
     got = function(factors, width, 4 * 4096)
 
@@ -214,7 +227,7 @@ def test_norms_are_of_all_and_of_what_stays(dtype: torch.dtype, way: str) -> Non
     values = torch.empty(2 * 4096, dtype=dtype)
     held = [values, values.view(whole), torch.empty(2 * 4096, dtype=whole)]
     top = (1 << (8 * base.element_size() - 1)) - 1
-    function = kernels.compiled(kernels.norms, CPU) if way == "compiled" else kernels.norms
+    function = kernels.compiled(sum_kernels.norms, CPU) if way == "compiled" else sum_kernels.norms
 
     got = function(parts, base, [m.view(torch.int8) for m in masks], top, held, 4096, 2 * 4096)
 
@@ -232,7 +245,7 @@ def test_products_of_directions_are_divided_and_multiplied_in_fp32(size: int, wa
     lengths = held([0.3, 7.7])
     out = torch.empty(size)
 
-    got = run(way, kernels.products_of_directions, left, right, *lengths, out)
+    got = run(way, sum_kernels.products_of_directions, left, right, *lengths, out)
 
     a, b = (
         part.float().numpy() / length.numpy()

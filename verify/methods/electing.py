@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.verify import kernels
+from parentage.verify import kernels, sparse_kernels
 from parentage.verify.rounding import bits
 
 #: Inputs up to which torch adds in order: its sum over rows keeps four running sums.
@@ -72,7 +72,7 @@ def _tame(mix: Mix, vectors: Sequence[Tensor], scales: Sequence[float]) -> bool:
         max(1.0, *map(abs, mix.weights)) * max(1.0, *map(abs, scales)) * max(1.0, abs(mix.scale))
     )
     top = (1 << (8 * vectors[0].element_size() - 1)) - 1
-    look = kernels.compiled(kernels.largest_pattern, vectors[0].device)
+    look = kernels.compiled(sparse_kernels.largest_pattern, vectors[0].device)
     block = kernels.block_of(vectors[0].device)
     largest = look([bits(vector) for vector in vectors], top, block).view(vectors[0].dtype)
     return float(largest) * factor < limit
@@ -118,7 +118,7 @@ def by_bits(
     # A sum of shares that is -0 would not be found to be nothing.
     weighed = bits(weights + 0.0).tolist() if mix.elect else []
     divisor = _divisor(weights.reshape(-1, 1)) if mix.normalize else weights[:0]
-    run = kernels.compiled(kernels.sparse_sum, base.device)
+    run = kernels.compiled(sparse_kernels.sparse_sum, base.device)
     return run(
         base,
         [bits(vector.to(mix.work)) for vector in vectors],

@@ -24,7 +24,7 @@ from torch import Tensor
 from parentage.manifest.merge_steps import Slerp
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import matches, ratio
-from parentage.verify import kernels
+from parentage.verify import kernels, sum_kernels
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
@@ -124,7 +124,7 @@ class SlerpMethod(Merging[Slerp, Scalars]):
                 found.append(float(torch.linalg.vector_norm(values, dim=1)))
         whole = [torch.linalg.vector_norm(_column(found, wide), dim=0) for found in norms]
         lengths = [torch.where(norm > _EPSILON, norm, 1.0).reshape(()) for norm in whole]
-        multiply = kernels.compiled(kernels.products_of_directions, held.device)
+        multiply = kernels.compiled(sum_kernels.products_of_directions, held.device)
         dots: list[float] = []
         for start, stop in ranges:
             out = held[: stop - start]

@@ -23,7 +23,7 @@ from torch import Tensor
 from parentage.manifest.merge_steps import TaskArithmetic
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import Ratio, matches, ratio
-from parentage.verify import kernels
+from parentage.verify import kernels, sum_kernels
 from parentage.verify.masking import compared, count, kept
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Choice, Interval, Scalars
@@ -138,7 +138,7 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         held = [values, bits(values), torch.empty_like(bits(values))]
         keep = [masks.mask(i, part, other).view(torch.int8) for i, other in enumerate(others)]
         top = (1 << (8 * base.element_size() - 1)) - 1
-        run = kernels.compiled(kernels.norms, base.device)
+        run = kernels.compiled(sum_kernels.norms, base.device)
         for one, row in zip(sums, run(others, base, keep, top, held, BLOCK, PASS), strict=True):
             one.add_blocks(row.tolist())
         return whole

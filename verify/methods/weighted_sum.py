@@ -179,6 +179,7 @@ class WeightedSumMethod:
         return kernels.compiled(kernels.task_vectors, base.device)(
             base,
             others,
+            plan.weights[0],
             plan.numbers,
             plan.divisor,
             plan.scale,
