@@ -303,9 +303,13 @@ def test_names_of_what_was_fetched(there: Published, tmp_path: Path) -> None:
 
 
 def test_a_fetch_goes_on_after_a_kill(there: Published) -> None:
-    there.hub.faults.add("truncate", path="model.safetensors", keep=30_000, times=1)
-    there.hub.faults.after(
-        "lfs-get", lambda: there.hub.faults.add("status", route="lfs-get", code=404)
+    weights, faults = "model.safetensors", there.hub.faults
+    faults.add("truncate", path=weights, keep=30_000, times=1)
+    # Files come side by side: only the second answer about the weights is a refusal.
+    faults.after(
+        "lfs-get",
+        lambda: faults.add("status", route="lfs-get", path=weights, code=404),
+        path=weights,
     )
     with pytest.raises(Exception, match="HTTP 404"):
         spool.bring(parse_place(there.place))
