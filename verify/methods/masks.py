@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from mmap import mmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
@@ -336,6 +337,13 @@ class _Drawn(_Packed):
         return found < limit
 
 
+def _apart(nbytes: int) -> Tensor:
+    """Return bytes outside the heap, where what is kept would pin the temporaries around it."""
+    if not nbytes:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(mmap(-1, nbytes), dtype=torch.uint8)
+
+
 class _Counted:
     def __init__(self, method: TaskArithmeticMethod) -> None:
         self._method = method
@@ -399,15 +407,17 @@ class _Replayed:
         for index, draw in enumerate(self._drawn_for(name)):
             if not draw:
                 continue
-            rows: list[Tensor] = []
+            kept, at = _apart(-(-method.specs[name].elements // 8)), 0
             carried = torch.empty(0, dtype=torch.bool)
             for span, found in self._drawn(name, variant, index, work, generator):
                 ready = torch.cat((carried, found)) if len(carried) else found
                 last = span.stop == method.specs[name].elements
                 whole = len(ready) if last else len(ready) // 8 * 8
-                rows.append(packed(ready[:whole]))
+                row = packed(ready[:whole])
+                kept[at : at + len(row)] = row
+                at += len(row)
                 carried = ready[whole:]
-            yield torch.cat(rows)
+            yield kept
 
     def _drawn(
         self, name: str, variant: str, index: int, work: torch.dtype, generator: torch.Generator

@@ -30,7 +30,7 @@ from parentage.verify.methods.base import Choice, Interval, Scalars
 from parentage.verify.methods.choosing import decide
 from parentage.verify.methods.electing import Mix, mixed
 from parentage.verify.methods.masks import Masks, mask_source
-from parentage.verify.methods.merging import Merging, Span
+from parentage.verify.methods.merging import PIECE, Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.selection import keys_of
 from parentage.verify.sums import BLOCK, PASS, RunningSum
@@ -172,19 +172,20 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
             return {}
         work, n = DTYPES[self._work(name)], self.specs[name].elements
         facts, count = self.found(name, variant), len(self.step.params.weights)
-        before, after = (
-            [torch.empty(n, dtype=work) for _ in range(count)] for _ in ("all", "kept")
-        )
+        sizes = [torch.empty(n, dtype=work) for _ in range(count)]
         for span, parts in self.pieces(name, variant):
-            at = slice(span.start, span.stop)
-            for i, vector in enumerate(self.vectors(parts)):
-                size = before[i][at].copy_(vector).abs_()
-                torch.mul(size, facts.masks.mask(i, span, vector), out=after[i][at])
+            for size, vector in zip(sizes, self.vectors(parts), strict=True):
+                size[span.start : span.stop].copy_(vector).abs_()
         found: Scalars = {}
-        for i in range(count):
-            whole, kept_of_it = before[i].sum(), after[i].sum()
-            dense = facts.scales[i] == 1.0 or whole < _SMALL or kept_of_it < _SMALL
-            found[f"scale.{i}"] = 1.0 if dense else float(whole / kept_of_it)
+        for i, size in enumerate(sizes):
+            before = size.sum()
+            for start in range(0, n, PIECE):
+                span = Span(name, start, min(start + PIECE, n), self.specs[name].shape)
+                part = size[span.start : span.stop]
+                part.mul_(facts.masks.mask(i, span, part))
+            after = size.sum()
+            dense = facts.scales[i] == 1.0 or before < _SMALL or after < _SMALL
+            found[f"scale.{i}"] = 1.0 if dense else float(before / after)
         return found
 
     def suggest(
