@@ -186,7 +186,7 @@ def _confirmed(examined: Callable[[], Outcome], confirm: Callable[[], None]) -> 
 def _assumed(
     demands: Demands, lineage: Lineage, against: Sequence[Path]
 ) -> dict[str, DigestSet] | None:
-    """Return the roots that parents given by id are taken to have: each byte is then read once.
+    """Return the roots that parents given by id are taken to have: no reading is for digests alone.
 
     Not where results are kept, signed or made elsewhere under those roots, or only some bytes are read.
     """
