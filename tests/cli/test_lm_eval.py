@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from absent import absent
 from commandline import Run
 from safetensors.torch import load_file, save_file
 from worlds import MERGE, World
@@ -103,7 +104,7 @@ def test_scores_belong_to_weights(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not LM_EVAL.exists():
-        pytest.skip("lm-eval is not installed: make peers")
+        absent("lm-eval", "make peers")
     world = build(tmp_path)
     rio = tmp_path / "rio"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from absent import absent
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -24,8 +24,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 def required(tool: Path, how: str) -> Path:
     if not tool.exists():
-        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        say(f"{tool.name} is not installed: {how}")
+        absent(tool.name, how)
     return tool
 
 

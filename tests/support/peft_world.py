@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+from absent import absent
 from mergekit_world import executable
 
 from parentage.manifest.model import open_model
@@ -46,10 +46,10 @@ def label(dtype: str, *flags: bool) -> str:
 
 
 def run(script: str, root: Path, *arguments: str) -> Path:
-    """Run a script with peft and return the folder that it wrote to; skip where there is no peft."""
+    """Run a script with peft and return the folder that it wrote to; end the test where there is no peft."""
     mergekit = executable("0.1.5")
     if mergekit is None:
-        pytest.skip("peft is not installed: make peers")
+        absent("peft", "make peers")
     (root / "script.py").write_text(PREAMBLE + script)
     done = subprocess.run(
         [mergekit.with_name("python"), root / "script.py", root / "out", *arguments],

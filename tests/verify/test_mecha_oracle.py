@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sd_world
+from absent import absent
 
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.mecha import load_mecha
@@ -30,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = os.environ.get("PARENTAGE_MECHA", ".peers/sd-mecha/bin/python")
     python = Path(given).absolute()
     if not python.exists():
-        pytest.skip("sd-mecha is not installed: make peers")
+        absent("sd-mecha", "make peers")
     root = tmp_path_factory.mktemp("mecha")
     script = Path(__file__).parents[1] / "support" / "mecha_batch.py"
     done = subprocess.run(

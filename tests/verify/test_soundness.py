@@ -10,6 +10,7 @@ from typing import Any
 import one_ulp
 import pytest
 import torch
+from absent import absent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mergekit_cases import SEED
@@ -284,7 +285,7 @@ def test_a_density_off_by_two_thousandths_is_refuted(
 def encoder() -> Iterator[tuple[Path, one_ulp.Weights]]:
     folder = one_ulp.checkpoint()
     if folder is None:
-        pytest.skip("all-MiniLM-L6-v2 is not installed (make demo)")
+        absent("all-MiniLM-L6-v2", "make demo")
     return folder, one_ulp.bf16(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from absent import absent
 from mergekit_world import executable
 from safetensors.torch import load_file, save_file
 from worlds import World
@@ -186,7 +187,7 @@ def made(world: World) -> World:
     """Both architectures that mergekit-moe knows, as `made-mixtral` and `made-qwen`."""
     tool = executable("0.1.5")
     if tool is None:
-        pytest.skip("mergekit 0.1.5 is not installed: make peers")
+        absent("mergekit 0.1.5", "make peers")
     dense(world)
     text = CONFIG | {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
     for name in ("base", "left", "right"):

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
+from absent import absent
 from hub_repos import is_large, pointer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,8 +35,7 @@ def require_olah() -> Path:
     """Return olah's Python; skip where it isn't installed, and fail where it must be."""
     python = Path(os.environ.get("PARENTAGE_OLAH", ROOT / ".peers/olah/bin/python"))
     if not python.exists():
-        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        say("olah is not installed: make peers")
+        absent("olah", "make peers")
     return python
 
 
