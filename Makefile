@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.dev: pyproject.toml constraints.txt
+$(VENV)/.dev: pyproject.toml constraints.txt verify/native.c
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) $(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@

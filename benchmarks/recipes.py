@@ -32,6 +32,7 @@ METHODS = {
     "linear": ("", "weight: 0.6", "weight: 0.4", 0.3, "A"),
     "task_arithmetic": ("base_model: @base", "weight: 0.6", "weight: 0.4", 0.3, "A"),
     "slerp": ("base_model: @left\nparameters: {t: 0.35}", "", "", 0.3, "B"),
+    "slerp-searched": ("base_model: @left\nparameters: {t: 0.35}", "", "", 0.3, "B"),
     "ties": (
         "base_model: @base",
         "weight: 0.6, density: 0.5",
@@ -131,7 +132,7 @@ def config(work: Path, method: str) -> Path:
     """Write a method's config and return its path."""
     head, left, right, _, _ = METHODS[method]
     lines = [
-        f"merge_method: {method}",
+        f"merge_method: {method.partition('-')[0]}",
         "dtype: bfloat16",
         head,
         "models:",
@@ -188,10 +189,11 @@ def method_rows(work: Path, method: str, rounds: int) -> list[Row]:
     release = work / f"release-{method}"
     shutil.copytree(out, release)
     (release / "mergekit_config.yml").unlink(missing_ok=True)
-    names = ["left", "right"] if method in {"linear", "slerp"} else ["left", "right", "base"]
+    alone = method.startswith(("linear", "slerp"))
+    names = ["left", "right"] if alone else ["left", "right", "base"]
     given = [word for name in names for word in ("--parent", f"{name}={work / name}")]
-    seeded = ["--seed", "11"] if seed else []
-    parentage("declare", release, "--mergekit", yaml, *given, *seeded)
+    more = ["--seed", "11"] if seed else ["--witness"] if method == "slerp" else []
+    parentage("declare", release, "--mergekit", yaml, *given, *more)
     parentage("sign", release, "--key", work / "k.key")
     words = [PY, "-m", "parentage", "verify", str(release), "--key", str(work / "k.pub")]
     words += ["--rung", rung, *given]

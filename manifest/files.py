@@ -68,8 +68,20 @@ class OpenFile(msgspec.Struct):
 
     def will_need(self, offset: int, size: int) -> None:
         """Ask the system to read ahead; where it can't be asked, nothing happens."""
-        if hasattr(os, "posix_fadvise"):
+        if hasattr(os, "posix_fadvise") and not self._is_cached(offset + size - 1):
             os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _is_cached(self, offset: int) -> bool:
+        """Say whether a byte can be had at once: then, as a rule, so can what lies before it.
+
+        Having the system look for each page of that takes longer than reading one byte.
+        """
+        if not hasattr(os, "RWF_NOWAIT"):
+            return False
+        try:
+            return os.preadv(self.descriptor, [bytearray(1)], max(offset, 0), os.RWF_NOWAIT) == 1
+        except OSError:  # it would have to wait; or this file system can't say
+            return False
 
     def read_small(self, limit: int = _SMALL) -> bytes:
         """Return the whole file, refused above `limit` bytes."""

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from typing import Final
 
 import msgspec
 from torch import Tensor
 
-from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
+from parentage.verify.engine import CHUNK_BYTES, Chunk, Engine, StepSource
+from parentage.verify.methods.base import Comparing
 from parentage.verify.rounding import bits, same_bits
 from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import Mismatch
+
+#: Chunks of release and inputs that are read at a time where nothing is made of them: between reading and
+#: comparing, the interpreter takes as long for many bytes as for few.
+_TOGETHER: Final = 12
+#: Elements that are looked at first where what is known ends.
+_NEAR: Final = 1024
 
 
 class Difference(msgspec.Struct):
@@ -41,7 +49,7 @@ def differences(
     totals = {name: Difference(0, None) for name in names}
 
     def chunks() -> Iterator[Chunk]:
-        return (chunk for name in totals for chunk in chunks_of(step.specs[name]))
+        return (chunk for name in totals for chunk in _pieces(step, name))
 
     task = compared(engine, release, step, variant)
     for chunk, count in zip(chunks(), engine.stream(task, chunks()), strict=True):
@@ -53,21 +61,73 @@ def first_difference(
     engine: Engine, release: FileSource, step: StepSource, variant: str, name: str
 ) -> int | None:
     """Return the first element that the release has otherwise, computing nothing that lies behind it."""
-    task = compared(engine, release, step, variant)
-    with closing(engine.stream(task, chunks_of(step.specs[name]))) as counts:
+    task = compared(engine, release, step, variant, only_first=True)
+    with closing(engine.stream(task, _pieces(step, name, ramp=True))) as counts:
         return next((count.first.index for count in counts if count.first is not None), None)
 
 
-def compared(
-    engine: Engine, release: FileSource, step: StepSource, variant: str
-) -> Callable[[Chunk, Scratch], Difference]:
-    """Return what computes a chunk under one engine and counts where the release has it otherwise."""
+def together(step: StepSource) -> int:
+    """Return how many chunks of a step's output are best compared at a time."""
+    if not isinstance(step.method, Comparing):
+        return 1
+    return max(_TOGETHER // (1 + len(step.inputs)), 1)
 
-    def task(chunk: Chunk, scratch: Scratch) -> Difference:
-        expected = step.method.chunk(chunk.name, chunk.start, chunk.stop, variant, scratch)
-        found = release.read(chunk.name, chunk.start, chunk.stop, scratch)
-        engine.report(expected.numel() * expected.element_size())
-        return difference(expected, found, chunk.start)
+
+def _pieces(step: StepSource, name: str, *, ramp: bool = False) -> Iterator[Chunk]:
+    """Cut a tensor; with `ramp` small pieces come first: what differs does so near the beginning."""
+    spec, most = step.specs[name], together(step)
+    many, start = 1 if ramp else most, 0
+    while start < spec.units:
+        stop = min(start + many * CHUNK_BYTES // spec.unit, spec.units)
+        yield Chunk(name, start, stop)
+        many, start = min(2 * many, most), stop
+
+
+def compared(
+    engine: Engine,
+    release: FileSource,
+    step: StepSource,
+    variant: str,
+    *,
+    only_first: bool = False,
+) -> Callable[[Chunk, Scratch], Difference]:
+    """Return what computes some chunks under one engine and counts where the release has them otherwise.
+
+    Args:
+        engine: told of the bytes done.
+        release: the weights.
+        step: computes them.
+        variant: its engine.
+        only_first: count no further than the piece with the first difference.
+    """
+    method = step.method
+    comparing = method if isinstance(method, Comparing) else None
+    # Where a tensor differs once it will again, and its inputs would be read twice each time.
+    missed: set[str] = set()
+
+    def task(chunks: Chunk, scratch: Scratch) -> Difference:
+        name, start, stop = chunks.name, chunks.start, chunks.stop
+        unit, total = step.specs[name].unit, Difference(0, None)
+        if comparing is not None and name not in missed:
+            found = release.read(name, start, stop, scratch)
+            done = comparing.known(name, start, stop, variant, found, scratch)
+            engine.report(done * unit)
+            start += done
+            if start < stop:
+                missed.add(name)
+        size = _NEAR if only_first and start > chunks.start else CHUNK_BYTES // unit
+        while start < stop:
+            here = Chunk(name, start, min(start + size, stop))
+            scratch.reset()
+            expected = method.chunk(name, here.start, here.stop, variant, scratch)
+            total.add(
+                difference(expected, release.read(name, here.start, here.stop, scratch), start)
+            )
+            engine.report((here.stop - start) * unit)
+            if only_first and total.differing:
+                break
+            start, size = here.stop, CHUNK_BYTES // unit
+        return total
 
     return task
 

@@ -63,6 +63,7 @@ class Engine(msgspec.Struct):
     threads: int = msgspec.field(default_factory=default_threads)
     progress: Progress | None = None
     others: tuple[torch.device, ...] = ()
+    _spare: list[Scratch] = msgspec.field(default_factory=list)
 
     def map(self, task: Callable[[Chunk, Scratch], T], chunks: Iterable[Chunk]) -> list[T]:
         """Run `task` on every chunk and return the results in order."""
@@ -81,15 +82,14 @@ class Engine(msgspec.Struct):
         threads = max(self.threads, len(devices))
         local, lock = threading.local(), threading.Lock()
         stop = threading.Event()
-        dealt = 0
+        dealt: list[Scratch] = []
 
         def scratch_of_thread() -> Scratch:
-            nonlocal dealt
             scratch: Scratch | None = getattr(local, "scratch", None)
             if scratch is None:
                 with lock:
-                    scratch = local.scratch = Scratch(devices[dealt % len(devices)])
-                    dealt += 1
+                    scratch = local.scratch = self._scratch(devices[len(dealt) % len(devices)])
+                    dealt.append(scratch)
             scratch.reset()
             return scratch
 
@@ -123,7 +123,16 @@ class Engine(msgspec.Struct):
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
         finally:
+            # A search for scalars is many short streams: fresh memory would take longer than they do.
+            self._spare.extend(dealt)
             _give_back_memory()
+
+    def _scratch(self, device: torch.device) -> Scratch:
+        """Return buffers that an earlier stream has left, or new ones."""
+        for at, spare in enumerate(self._spare):
+            if spare.device == device:
+                return self._spare.pop(at)
+        return Scratch(device)
 
     def report(self, nbytes: int) -> None:
         """Tell of work done."""

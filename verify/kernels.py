@@ -5,7 +5,8 @@ spend more on that than on arithmetic, and large blocks leave the cache between 
 chain is one function of plain Python and torch, compiled by TorchScript: the same operations on the same
 elements, hence the same bits, run from the first block to the last without the interpreter. Where there
 is no TorchScript (it ends with Python 3.14), or it might fuse what must be rounded twice, the function
-itself runs. No result depends on which (tests/verify/test_kernels.py).
+itself runs. For bf16, which nearly all weights are in, native.c has some of them in one pass over memory.
+No result depends on which (tests/verify/test_kernels.py).
 """
 
 import sys
@@ -17,6 +18,8 @@ from typing import Final, cast
 
 import torch
 from torch import Tensor
+
+from parentage.verify import native
 
 #: Elements of a block: with a few fp32 buffers of them well within a second-level cache.
 _BLOCK: Final = 1 << 16
@@ -36,7 +39,39 @@ def block_of(device: torch.device) -> int:
 
 def compiled(function: Kernel, device: torch.device) -> Kernel:
     """Return a kernel as it is best run on a device."""
-    return _scripted(function) if device.type == "cpu" and _can_script() else function
+    if device.type != "cpu":
+        return function
+    fast = _NATIVE.get(function)
+    if fast is None or native.library() is None:
+        return by_torch(function)
+
+    def run(*arguments: object) -> Tensor:
+        *given, out, _ = arguments
+        done = fast(*given, out) == cast("Tensor", out).numel()
+        return cast("Tensor", out) if done else by_torch(function)(*arguments)
+
+    return run
+
+
+def can_compare(found: Tensor) -> bool:
+    """Say whether `known` has a chance: otherwise its arguments need not be read."""
+    return native.takes(found) and native.library() is not None
+
+
+def known(function: Kernel, found: Tensor, *arguments: object) -> int:
+    """Return how many elements of `found`, from the first, a kernel is known to give; nothing is made.
+
+    Args:
+        function: one of native.c, whose arguments end with what it writes to, and a block.
+        found: a tensor that `can_compare`.
+        arguments: those before.
+    """
+    return _NATIVE[function](*arguments, found, compare=True)
+
+
+def by_torch(function: Kernel) -> Kernel:
+    """Return a kernel of torch operations as it is best run on a CPU."""
+    return _scripted(function) if _can_script() else function
 
 
 @cache
@@ -180,3 +215,10 @@ def interpolated(
         acc.add_(other)
         out[start:stop].copy_(acc)
     return out
+
+
+_NATIVE: Final[dict[Kernel, Callable[..., int]]] = {
+    linear: native.linear,
+    task_vectors: native.task_vectors,
+    interpolated: native.interpolated,
+}

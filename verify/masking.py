@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from parentage.verify import native
 from parentage.verify.rounding import bits
 
 #: Multiplied by eight booleans 0 or 1 (little-endian), its top byte is their sum, or those bits in order.
@@ -85,6 +86,8 @@ def _words_of_bytes(device: torch.device) -> Tensor:
 def unpacked(packed_bits: Tensor, start: int, stop: int) -> Tensor:
     """Return elements [start, stop) of a packed mask as booleans."""
     part = packed_bits[start // 8 : -(-stop // 8)]
-    flags = _words_of_bytes(part.device).index_select(0, part.to(torch.int32)).view(torch.bool)
+    flags = native.unpacked(part)
+    if flags is None:
+        flags = _words_of_bytes(part.device).index_select(0, part.to(torch.int32)).view(torch.bool)
     at = start - start // 8 * 8
     return flags[at : at + stop - start]

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
 from math import prod
-from mmap import mmap
 from typing import Final, Protocol
 
 import msgspec
@@ -22,7 +21,7 @@ from parentage.manifest.errors import RecipeError, ShapeMismatchError
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.kept import Kept
 from parentage.verify.rounding import STORED
-from parentage.verify.values import Scratch, Source
+from parentage.verify.values import Scratch, Source, own_pages
 
 #: Elements of the largest tensor that an index map may give; steps in a chain could double it for ever.
 MAX_ELEMENTS: Final = 1 << 40
@@ -237,7 +236,7 @@ class Permuted:
         strides = self._strides[axis:]
         order = sorted(range(len(sizes)), key=lambda at: -strides[at])
         dtype = STORED[self.dtype]
-        tile = _own_pages(prod(sizes), dtype, scratch.device)
+        tile = _room(prod(sizes), dtype, scratch.device)
         done = 0
         for begin, count, pitch, length in _runs(
             offset, [sizes[at] for at in order], [strides[at] for at in order]
@@ -246,7 +245,7 @@ class Permuted:
                 tile[done : done + piece.numel()] = piece.reshape(-1)
                 done += piece.numel()
         back = [order.index(at) for at in range(len(order))]
-        block = _own_pages(prod(sizes), dtype, scratch.device)
+        block = _room(prod(sizes), dtype, scratch.device)
         block.view(sizes).copy_(tile.view([sizes[at] for at in order]).permute(back))
         return block
 
@@ -269,12 +268,10 @@ class Permuted:
                     yield self._origin.read(low, min(low + _PIECE, start + length), scratch)
 
 
-def _own_pages(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return memory that goes back when it is freed: in the heap it would pin what lies around it."""
-    if device.type != "cpu" or not count:
+def _room(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
         return torch.empty(count, dtype=dtype, device=device)
-    pages = mmap(-1, count * dtype.itemsize)
-    return torch.frombuffer(pages, dtype=dtype, count=count)
+    return own_pages(count, dtype)
 
 
 def _coalesced(axes: list[tuple[int, int]]) -> tuple[list[int], list[int]]:

@@ -90,9 +90,9 @@ def tasks(source: StepSource, names: Iterable[str]) -> list[Task]:
     return found
 
 
-def chunks_in(spec: TensorSpec, task: Task) -> Iterator[Chunk]:
-    """Cut a task into chunks: those of its tensor that begin inside it."""
-    width = next((chunk.stop for chunk in chunks_of(spec)), 1)
+def chunks_in(spec: TensorSpec, task: Task, together: int = 1) -> Iterator[Chunk]:
+    """Cut a task into chunks: those of its tensor that begin inside it, so many at a time."""
+    width = together * next((chunk.stop for chunk in chunks_of(spec)), 1)
     for start in range(task.start, task.stop, width):
         yield Chunk(task.name, start, min(start + width, task.stop))
 

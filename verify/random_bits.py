@@ -11,7 +11,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _DOMAIN: Final = b"parentage-1 mask\0"
 _PIECE: Final = 1 << 20
+
+S = TypeVar("S", bound="Stream")
 
 
 def mask_key(seed: int, name: str, index: int) -> tuple[int, int]:
@@ -57,25 +59,63 @@ def words(key: tuple[int, int], start: int, stop: int, device: torch.device) -> 
     return torch.stack((c0, c1, c2, c3), dim=1).reshape(-1)[start - 4 * first : stop - 4 * first]
 
 
-class SerialDraws:
-    """torch's CPU generator from a seed, and its state before each tensor that was drawn for."""
+class Stream(Protocol):
+    """A serial generator of random bits."""
 
-    def __init__(self, seed: int, counts: Mapping[str, int]) -> None:
-        """Begin a stream.
+    def state(self) -> bytes:
+        """Return where it is."""
+
+    def restore(self, state: bytes) -> None:
+        """Go on from where it was."""
+
+    def skip(self, count: int) -> None:
+        """Draw so many 32-bit words for nothing."""
+
+
+class TorchStream:
+    """torch's own CPU generator.
+
+    Attributes:
+        generator: it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state(self) -> bytes:
+        """Return where it is."""
+        return bytes(self.generator.get_state().tolist())
+
+    def restore(self, state: bytes) -> None:
+        """Go on from where it was."""
+        self.generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    def skip(self, count: int) -> None:
+        """Draw so many 32-bit words for nothing."""
+        for start in range(0, count, _PIECE):
+            size = min(_PIECE, count - start)
+            torch.empty(size, dtype=torch.int32).random_(generator=self.generator)
+
+
+class SerialDraws(Generic[S]):
+    """A stream from a seed, and its state before each tensor that was drawn for."""
+
+    def __init__(self, stream: S, counts: Mapping[str, int]) -> None:
+        """Begin.
 
         Args:
-            seed: given to `torch.manual_seed` before the merge began.
-            counts: numbers drawn for each tensor, in the order in which it was merged.
+            stream: at its beginning: the seed was given to `torch.manual_seed` before the merge began.
+            counts: words drawn for each tensor, in the order in which it was merged.
         """
+        self._stream = stream
         self._counts = dict(counts)
         self._order = list(counts)
         self._place = {name: index for index, name in enumerate(self._order)}
-        generator = torch.Generator().manual_seed(seed)
-        self._states = [generator.get_state()]
+        self._states = [stream.state()]
         self._lock = threading.Lock()
 
-    def draw(self, name: str, draw: Callable[[torch.Generator], Iterator[Tensor]]) -> list[Tensor]:
-        """Draw a tensor's masks with the generator in the state that it had.
+    def draw(self, name: str, draw: Callable[[S], Iterator[Tensor]]) -> list[Tensor]:
+        """Draw a tensor's masks with the stream in the state that it had.
 
         Args:
             name: tensor.
@@ -83,32 +123,30 @@ class SerialDraws:
         """
         place = self._place[name]
         with self._lock:
-            generator = torch.Generator()
             while len(self._states) <= place:
-                generator.set_state(self._states[-1])
-                _skip(generator, self._counts[self._order[len(self._states) - 1]])
-                self._states.append(generator.get_state())
-            generator.set_state(self._states[place])
-            masks = list(draw(generator))
+                self._stream.restore(self._states[-1])
+                self._stream.skip(self._counts[self._order[len(self._states) - 1]])
+                self._states.append(self._stream.state())
+            self._stream.restore(self._states[place])
+            masks = list(draw(self._stream))
             if len(self._states) == place + 1:
-                self._states.append(generator.get_state())
+                self._states.append(self._stream.state())
             return masks
 
 
-def _skip(generator: torch.Generator, count: int) -> None:
-    for start in range(0, count, _PIECE):
-        torch.empty(min(_PIECE, count - start), dtype=torch.int32).random_(generator=generator)
+def limit_of(probability: Tensor) -> int:
+    """Return the number that the lower 24 bits of a word are below with a probability of fp32 or less.
+
+    For those dtypes torch draws the low 24 bits of one word for each element as a number in [0, 1) and
+    compares it with the probability, which is exact in fp32 (at::uniform_real_distribution).
+    """
+    return math.ceil(float(probability) * 2.0**24)
 
 
 def drawn(count: int, probability: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `torch.bernoulli(probability.expand(count), generator=generator)` as booleans, faster.
-
-    For dtypes up to fp32 torch draws the low 24 bits of one word for each element as a number in [0, 1)
-    and compares it with the probability, which is exact in fp32 (at::uniform_real_distribution).
-    """
+    """Return `torch.bernoulli(probability.expand(count), generator=generator)` as booleans, faster."""
     if probability.dtype == torch.float64:
         return torch.bernoulli(probability.expand(count), generator=generator).to(torch.bool)
-    limit = math.ceil(float(probability) * 2.0**24)
     # Without bounds torch takes the low 31 bits of a word, and divides nothing.
     found = torch.empty(count, dtype=torch.int32).random_(generator=generator)
-    return found.bitwise_and_((1 << 24) - 1).lt_(limit).to(torch.bool)
+    return found.bitwise_and_((1 << 24) - 1).lt_(limit_of(probability)).to(torch.bool)

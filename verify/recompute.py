@@ -21,7 +21,7 @@ from parentage.verify import planner, work
 from parentage.verify.differences import Difference, difference
 from parentage.verify.engine import Chunk, Engine, StepSource, chunks_of
 from parentage.verify.freedom import inherited
-from parentage.verify.methods.base import Chooser
+from parentage.verify.methods.base import Chooser, Scalared
 from parentage.verify.values import FileSource, Scratch, Source
 from parentage.verify.verdict import Rung, TensorResult
 from parentage.verify.work import Compare, Identify, Leaves, Lower, Runner, Scene, Threads
@@ -33,7 +33,7 @@ class Rules(msgspec.Struct, frozen=True):
     Attributes:
         variants: engines of its profile, the likeliest first.
         deterministic: whether one other bit refutes it.
-        direct: whether nothing is compared by bits first: rungs below A at once, under the first.
+        direct: whether no float is compared by bits first: rungs below A at once, under the first.
         free: tensors made from those of an earlier step that leaves its engine a choice; what misses
             there is undecided, never refuted.
     """
@@ -61,12 +61,15 @@ def rules_of(step: StepSource, rung: str = "A") -> Rules:
 
     Args:
         step: bound to its inputs.
-        rung: the weakest that counts. With "C", what only rung A needs (sorting) is left out.
+        rung: the weakest that counts. What only rung A needs is left out where less is asked for: torch's
+            reductions of whole tensors under "B", its sort under "C".
     """
     method = step.method
     direct = isinstance(method, Chooser) and (
         method.unseeded or (method.exact_is_costly and rung == "C")
     )
+    if isinstance(method, Scalared) and method.replay_streams and not method.deterministic:
+        direct = direct or rung in {"B", "C"}
     free = tuple(sorted(name for name in step.specs if inherited(step, name)))
     return Rules(tuple(method.variants), method.deterministic, direct, free)
 
@@ -113,9 +116,10 @@ def examine(
     """
     source, tried = scene.bound[step], {name: Tried() for name in names}
     engines = scene.engines(step)
-    pieces = planner.tasks(source, names)
-    nbytes = sum(source.specs[name].nbytes for name in names)
-    for place, variant in enumerate(() if rules.direct else rules.variants):
+    by_bits = [name for name in names if not _is_direct(rules, source.specs[name])]
+    pieces = planner.tasks(source, by_bits)
+    nbytes = sum(source.specs[name].nbytes for name in by_bits)
+    for place, variant in enumerate(rules.variants[:1] if rules.direct else rules.variants):
         if place:
             scene.confirm()
         if place and expect is not None:
@@ -124,7 +128,7 @@ def examine(
         for name, count in _run(runner, job, pieces).items():
             if isinstance(count, Difference):
                 tried[name].counts[variant] = count
-        if not every_engine and not any(t.counts[variant].differing for t in tried.values()):
+        if not every_engine and not any(tried[n].counts[variant].differing for n in by_bits):
             break
     if not rules.deterministic:
         everything = every_engine and not rules.direct
@@ -175,16 +179,21 @@ def _open_engine(rules: Rules) -> str:
     return rules.variants[0].partition("/")[0]
 
 
+def _is_direct(rules: Rules, spec: TensorSpec) -> bool:
+    """Say whether a tensor is not compared by bits: what is no float is copied under every engine."""
+    return rules.direct and spec.dtype in FLOAT_DTYPES
+
+
 def at_bits(rules: Rules, spec: TensorSpec, tried: Tried, engine: str) -> TensorResult:
     """Return a tensor's result under one engine as bits alone decide it."""
-    if rules.direct:
+    if _is_direct(rules, spec):
         return TensorResult(
             name=spec.name,
             rung=Rung.UNPROVEN,
             elements=spec.units,
             engine=_open_engine(rules),
         )
-    count = tried.counts[engine]
+    count = tried.counts[rules.variants[0] if rules.direct else engine]
     return TensorResult(
         name=spec.name,
         rung=Rung.REFUTED if count.differing else Rung.EXACT,

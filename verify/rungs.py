@@ -47,6 +47,8 @@ def _below_exact(
     method = step.method
     if isinstance(method, Chooser) and (method.unseeded or not result.differing):
         return _chosen(engine, release, step, result)
+    if (published := _published(engine, release, step, result)) is not None:
+        return published
     if isinstance(method, Scalared) and method.scalars(result.name, result.engine):
         found = _witnessed(engine, release, step, result)
         if found.rung == Rung.WITNESSED or found.outside:
@@ -63,7 +65,7 @@ def _below_exact(
 def _witnessed(
     engine: Engine, release: FileSource, step: StepSource, result: TensorResult
 ) -> TensorResult:
-    """Rung B: the published scalars if they fit, else torch's own, else those that a search finds."""
+    """Rung B by the scalars of another engine, by torch's own, or by those that a search finds."""
     method, name, variant = step.method, result.name, result.engine
     if not isinstance(method, Scalared):
         return result
@@ -88,6 +90,24 @@ def _witnessed(
             break
     result.differing = min(_counted(engine, release, step, result), left.differing)
     return result
+
+
+def _published(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult
+) -> TensorResult | None:
+    """Return rung B where the published scalars give every element and are within their bounds.
+
+    What they are held to may be found while elements are compared with what they give.
+    """
+    method, name = step.method, result.name
+    if not isinstance(method, Scalared) or not (scalars := method.witness.get(name)):
+        return None
+    with torch.inference_mode():
+        place = first_difference(engine, release, step, result.engine + WITNESS, name)
+        bounds = _bounds(method, name, result.engine)
+    if place is not None or not witness.within(scalars, bounds):
+        return None
+    return _on_rung_b(result, bounds.exact | scalars, bounds)
 
 
 def _counted(engine: Engine, release: FileSource, step: StepSource, result: TensorResult) -> int:

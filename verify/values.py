@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from parentage.manifest.gathering import Gathering
 from parentage.manifest.model import Model
 from parentage.manifest.tensor import TensorSpec
 from parentage.verify.rounding import STORED
+
+#: Views kept of a buffer: chunks are of one size but for the last of a tensor.
+_VIEWS: Final = 64
 
 
 class Scratch:
@@ -24,25 +28,30 @@ class Scratch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._buffers: list[bytearray] = []
+        #: What was handed out of each buffer: making a tensor takes longer than asking for it again.
+        self._views: list[dict[tuple[int, torch.dtype], tuple[memoryview, Tensor]]] = []
         self._next = 0
 
     def reset(self) -> None:
         """Begin a new chunk: every tensor handed out before is invalid from here on."""
         self._next = 0
 
-    def host(self, nbytes: int) -> tuple[memoryview, Tensor]:
-        """Return `nbytes` of host memory, as bytes and as a uint8 tensor over the same storage."""
-        if self._next == len(self._buffers):
+    def host(self, elements: int, dtype: torch.dtype = torch.uint8) -> tuple[memoryview, Tensor]:
+        """Return host memory for so many elements, as bytes and as a flat tensor over the same storage."""
+        nbytes = elements * dtype.itemsize
+        at, self._next = self._next, self._next + 1
+        if at == len(self._buffers):
             self._buffers.append(bytearray(nbytes))
-        if len(self._buffers[self._next]) < nbytes:
-            self._buffers[self._next] = bytearray(nbytes)
-        buffer = self._buffers[self._next]
-        self._next += 1
-        if nbytes == 0:
-            return memoryview(b""), torch.empty(0, dtype=torch.uint8)
-        return memoryview(buffer)[:nbytes], torch.frombuffer(
-            buffer, dtype=torch.uint8, count=nbytes
-        )
+            self._views.append({})
+        if len(self._buffers[at]) < nbytes:
+            self._buffers[at] = bytearray(nbytes)
+            self._views[at] = {}
+        elif len(self._views[at]) > _VIEWS:
+            self._views[at] = {}
+        found = self._views[at].get((elements, dtype))
+        if found is None:
+            found = self._views[at][elements, dtype] = _view(self._buffers[at], elements, dtype)
+        return found
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -57,13 +66,30 @@ class Scratch:
         """Return an uninitialised tensor on the device, valid until the next `reset`."""
         if self.device.type != "cpu":
             return torch.empty(elements, dtype=dtype, device=self.device)
-        return self.host(elements * dtype.itemsize)[1].view(dtype)
+        return self.host(elements, dtype)[1]
 
     def to_bytes(self, values: Tensor) -> memoryview:
         """Return the bytes of a tensor as safetensors stores them (little-endian, contiguous)."""
         view, target = self.host(values.numel() * values.element_size())
         target.copy_(values.contiguous().view(torch.uint8))
         return view
+
+
+def own_pages(count: int, dtype: torch.dtype) -> Tensor:
+    """Return memory that goes back when it is freed: in the heap it would pin what lies around it."""
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    pages = mmap(-1, count * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype, count=count)
+
+
+def _view(buffer: bytearray, elements: int, dtype: torch.dtype) -> tuple[memoryview, Tensor]:
+    if elements == 0:
+        return memoryview(b""), torch.empty(0, dtype=dtype)
+    # A tensor made in inference mode may not be written to outside of it.
+    with torch.inference_mode(mode=False):
+        values = torch.frombuffer(buffer, dtype=dtype, count=elements)
+    return memoryview(buffer)[: values.nbytes], values
 
 
 class Source(Protocol):
@@ -100,11 +126,11 @@ class FileSource:
         tensor = self.model.tensors[name]
         dtype = STORED.get(tensor.spec.dtype, torch.uint8)
         width = tensor.spec.unit
-        view, values = scratch.host((stop - start) * width)
+        view, values = scratch.host((stop - start) * width // dtype.itemsize, dtype)
         self.model.file_of(tensor).read_into(view, tensor.start + start * width)
         if self.gathering is not None:
             self.gathering.take(name, start * width, view)
-        return values.view(dtype).to(scratch.device)
+        return values if scratch.device.type == "cpu" else values.to(scratch.device)
 
     def alias(self, name: str) -> tuple[Source, str]:
         """Return itself: a file is where values begin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from parentage.manifest.model import open_model
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.steps import DECLARED
 from parentage.verify import engine
-from parentage.verify.engine import Engine
+from parentage.verify.engine import Engine, StepSource
+from parentage.verify.methods.base import Scalared
 from parentage.verify.recompute import compare
 from parentage.verify.values import FileSource
 from parentage.verify.verdict import Rung, TensorResult
@@ -63,6 +64,7 @@ def with_witness(
             raise RecipeError("a step before the last one can't be computed", where=last.id)
         release = FileSource(stack.enter_context(open_model(model)))
         results = compare(runner, release, bound[last.id])
+        found = _scalars(bound[last.id], results)
     for result in results:
         if result.rung == Rung.REFUTED:
             raise RecipeError(
@@ -73,12 +75,23 @@ def with_witness(
                 found=result.first.found if result.first else "",
                 hint="check profile, weights and parents before you sign",
             )
-    found = {
-        r.name: {key: scalar.value for key, scalar in r.witness.items()}
-        for r in results
-        if r.rung == Rung.WITNESSED
-    }
     if not found or not isinstance(last, MergeStep):
         return recipe, results
     witnessed = msgspec.structs.replace(last, witness=found)
     return msgspec.structs.replace(recipe, steps=(*recipe.steps[:-1], witnessed)), results
+
+
+def _scalars(step: StepSource, results: Sequence[TensorResult]) -> dict[str, dict[str, str]]:
+    """Return the scalars that a lineage publishes.
+
+    Where only whole tensors tell them, those of rung A are published too: whoever is content with rung B
+    then need not reduce tensors as torch does.
+    """
+    method, found = step.method, {}
+    for result in results:
+        if result.rung == Rung.WITNESSED:
+            found[result.name] = {key: scalar.value for key, scalar in result.witness.items()}
+        elif result.rung == Rung.EXACT and isinstance(method, Scalared) and method.replay_streams:
+            scalars = method.scalars_of(result.name, result.engine)
+            found[result.name] = {key: value.hex() for key, value in scalars.items()}
+    return {name: scalars for name, scalars in found.items() if scalars}

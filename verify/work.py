@@ -17,16 +17,17 @@ from parentage.manifest import digest
 from parentage.manifest.digest import Profile
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.verify import planner, rungs
-from parentage.verify.differences import Difference, compared
-from parentage.verify.engine import Chunk, Engine, StepSource, leaves_of
+from parentage.verify.differences import Difference, compared, together
+from parentage.verify.engine import CHUNK_BYTES, Chunk, Engine, StepSource, leaves_of
 from parentage.verify.journal import Journal
 from parentage.verify.methods.base import Scalared
 from parentage.verify.planner import Task, chunks_in, size_of
 from parentage.verify.values import FileSource, Scratch
 from parentage.verify.verdict import TensorResult
 
-#: Chunks that a thread takes at a time at most.
+#: Chunks that a thread takes at a time at most, where that leaves each thread so many turns.
 _TAKEN: Final = 16
+_TURNS: Final = 8
 
 T = TypeVar("T")
 
@@ -133,7 +134,8 @@ class Threads:
             def decided(chunk: Chunk, found: Difference) -> bool:
                 return bool(found.differing) and _has_scalars(source, chunk.name, job.engine)
 
-            for task, counts in self._spread(source, tasks, compare, decided):
+            spread = self._spread(source, tasks, compare, decided, together(source))
+            for task, counts in spread:
                 total = Difference(0, None)
                 for count in counts:
                     total.add(count)
@@ -154,8 +156,9 @@ class Threads:
         tasks: Sequence[Task],
         work: Callable[[Chunk, Scratch], T],
         decided: Callable[[Chunk, T], bool] | None = None,
+        many: int = 1,
     ) -> Iterator[tuple[Task, list[T]]]:
-        """Run the chunks of tasks on the threads and yield each task with its chunks' results.
+        """Run the chunks of tasks on the threads, so many together, and yield each task with the results.
 
         A task that one thread keeps to itself ends with the first chunk that decides it.
 
@@ -163,11 +166,15 @@ class Threads:
         its next chunks would only wait for those facts.
         """
         alone = planner.whole_tensors(source) and len(tasks) >= self.engine.threads
-        units = [self._units(source, task, alone=alone) for task in tasks]
+        nbytes = sum(size_of(source.specs[task.name], task) for task in tasks)
+        turns = _TURNS * self.engine.threads * many * CHUNK_BYTES
+        taken = 0 if alone else many * min(_TAKEN // many, max(nbytes // turns, 1))
+        units = [self._units(source, task, taken) for task in tasks]
 
         def run(unit: Chunk, scratch: Scratch) -> list[T]:
             found: list[T] = []
-            for part in chunks_in(source.specs[unit.name], Task(unit.name, unit.start, unit.stop)):
+            whole = Task(unit.name, unit.start, unit.stop)
+            for part in chunks_in(source.specs[unit.name], whole, many):
                 scratch.reset()
                 found.append(work(part, scratch))
                 if alone and decided is not None and decided(part, found[-1]):
@@ -185,16 +192,11 @@ class Threads:
             for task, parts in zip(tasks, units, strict=True):
                 yield task, [found for _ in parts for found in next(results)]
 
-    def _units(self, source: StepSource, task: Task, *, alone: bool) -> list[Chunk]:
-        """Cut a task into what a thread takes at a time: enough of it that taking costs nothing."""
-        if alone:
+    def _units(self, source: StepSource, task: Task, taken: int) -> list[Chunk]:
+        """Cut a task into what a thread takes at a time: so many chunks, or 0 for all of it."""
+        if not taken:
             return [Chunk(task.name, task.start, task.stop)]
-        chunks = list(chunks_in(source.specs[task.name], task))
-        many = min(_TAKEN, max(len(chunks) // (4 * self.engine.threads), 1))
-        return [
-            Chunk(task.name, chunks[at].start, chunks[min(at + many, len(chunks)) - 1].stop)
-            for at in range(0, len(chunks), many)
-        ]
+        return list(chunks_in(source.specs[task.name], task, taken))
 
     def _read_ahead(self, source: StepSource, task: Task) -> None:
         """Let the disk work while the threads compute."""

@@ -16,14 +16,15 @@ from torch import Tensor
 from parentage.verify import kernels, sum_kernels
 
 CPU = torch.device("cpu")
-WAYS = ("plain", "compiled")
+WAYS = ("plain", "torch", "native")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 #: Around a block, and smaller than a vector.
 SIZES = (1, 7, 67, (1 << 16) - 1, (1 << 16) + 3, (1 << 17) + 67)
 
 
 def run(way: str, function: kernels.Kernel, *args: object) -> Tensor:
-    found = kernels.compiled(function, CPU) if way == "compiled" else function
+    ways = {"torch": kernels.by_torch, "native": lambda it: kernels.compiled(it, CPU)}
+    found = ways[way](function) if way in ways else function
     with torch.inference_mode():
         return found(*args, kernels.block_of(CPU))
 
@@ -209,7 +210,7 @@ def test_tree_sums_are_those_of_numpy(width: int, count: int, dtype: torch.dtype
     for factor in factors:
         product = product * factor.double().numpy()
     function = (
-        kernels.compiled(sum_kernels.tree_sums, CPU) if way == "compiled" else sum_kernels.tree_sums
+        kernels.compiled(sum_kernels.tree_sums, CPU) if way != "plain" else sum_kernels.tree_sums
     )
 
     got = function(factors, width, 4 * 4096)
@@ -227,7 +228,7 @@ def test_norms_are_of_all_and_of_what_stays(dtype: torch.dtype, way: str) -> Non
     values = torch.empty(2 * 4096, dtype=dtype)
     held = [values, values.view(whole), torch.empty(2 * 4096, dtype=whole)]
     top = (1 << (8 * base.element_size() - 1)) - 1
-    function = kernels.compiled(sum_kernels.norms, CPU) if way == "compiled" else sum_kernels.norms
+    function = kernels.compiled(sum_kernels.norms, CPU) if way != "plain" else sum_kernels.norms
 
     got = function(parts, base, [m.view(torch.int8) for m in masks], top, held, 4096, 2 * 4096)
 

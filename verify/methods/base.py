@@ -58,6 +58,19 @@ class Reading(Protocol):
         """Return what elements [start, stop) are computed from: source, tensor, first, last + 1."""
 
 
+@runtime_checkable
+class Comparing(Protocol):
+    """A method that can compare what it computes without storing it."""
+
+    def known(
+        self, name: str, start: int, stop: int, variant: str, found: Tensor, scratch: Scratch
+    ) -> int:
+        """Return how many elements of `found`, from the first, are known to be those of `chunk`.
+
+        0 says nothing, and of the elements behind those nothing is said.
+        """
+
+
 class Choice(msgspec.Struct):
     """How a range of elements stands to a claim that leaves some of them a choice.
 
@@ -120,6 +133,9 @@ class Scalared(Protocol):
 
     def scalars(self, name: str, variant: str) -> Scalars:
         """Return the scalars of a tensor from float64, rounded as the engine holds them."""
+
+    def scalars_of(self, name: str, variant: str) -> Scalars:
+        """Return the scalars that `chunk` computes with under an engine."""
 
     def replay(self, name: str, variant: str) -> Scalars:
         """Return the scalars as torch reduces them on its threads here; empty where it does not help."""

@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from parentage.verify import kernels, sparse_kernels
+from parentage.verify import kernels, native, sparse_kernels
 from parentage.verify.rounding import bits
 
 #: Inputs up to which torch adds in order: its sum over rows keeps four running sums.
@@ -58,9 +58,33 @@ def mixed(
         masks: booleans.
         scales: what each vector is multiplied by after masking.
     """
+    out = torch.empty_like(base)
+    if base.numel() and added(mix, base, vectors, masks, scales, out) == base.numel():
+        return out
     if _tame(mix, vectors, scales):
         return by_bits(mix, base, vectors, masks, scales)
     return by_kernels(mix, base, vectors, masks, scales)
+
+
+def added(
+    mix: Mix,
+    base: Tensor,
+    parts: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    scales: Sequence[float],
+    out: Tensor,
+    *,
+    subtract: bool = False,
+    compare: bool = False,
+) -> int:
+    """Do so by native.c where it can, and return how many elements from the first are done."""
+    if mix.work != torch.bfloat16 or base.dtype != torch.bfloat16:
+        return 0
+    weights = _weights(mix, base)
+    divisor = float(_divisor(weights.reshape(-1, 1))) if mix.normalize else 0.0
+    rescale = torch.tensor(scales, dtype=mix.work).tolist()
+    how = native.Sparse(rescale, weights.tolist(), mix.elect, divisor, mix.scale)
+    return native.sparse(how, base, parts, masks, out, subtract=subtract, compare=compare)
 
 
 def _tame(mix: Mix, vectors: Sequence[Tensor], scales: Sequence[float]) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from mmap import mmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
@@ -25,12 +24,20 @@ from torch import Tensor
 from parentage.manifest.errors import RecipeError
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import ratio
+from parentage.verify import native
 from parentage.verify.masking import compared, packed, unpacked
 from parentage.verify.methods.merging import Span
-from parentage.verify.random_bits import SerialDraws, drawn, mask_key, words
+from parentage.verify.random_bits import (
+    SerialDraws,
+    TorchStream,
+    drawn,
+    limit_of,
+    mask_key,
+    words,
+)
 from parentage.verify.rounding import DTYPES
 from parentage.verify.selection import Cut, cuts, keys_of
-from parentage.verify.values import Scratch
+from parentage.verify.values import Scratch, own_pages
 
 if TYPE_CHECKING:
     from parentage.verify.methods.task_arithmetic import TaskArithmeticMethod
@@ -337,13 +344,6 @@ class _Drawn(_Packed):
         return found < limit
 
 
-def _apart(nbytes: int) -> Tensor:
-    """Return bytes outside the heap, where what is kept would pin the temporaries around it."""
-    if not nbytes:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(mmap(-1, nbytes), dtype=torch.uint8)
-
-
 class _Counted:
     def __init__(self, method: TaskArithmeticMethod) -> None:
         self._method = method
@@ -369,11 +369,17 @@ class _Replayed:
 
     def __init__(self, method: TaskArithmeticMethod) -> None:
         self._method = method
-        self._draws: SerialDraws | None = None
+        self._draws: SerialDraws[TorchStream] | None = None
+        self._fast: SerialDraws[native.Twister] | None = None
         if not method.unseeded:
             order = sorted(n for n, s in method.specs.items() if s.dtype in FLOAT_DTYPES)
-            counts = {name: self._count(name) for name in order}
-            self._draws = SerialDraws(method.step.params.seed or 0, counts)
+            counts, seed = {name: self._count(name) for name in order}, method.step.params.seed or 0
+            self._draws = SerialDraws(TorchStream(seed), counts)
+            # Of float64 torch draws otherwise; and "della" has a probability for each element.
+            narrow = all(method.compute(name) != "F64" for name in order)
+            library = native.library()
+            if library is not None and narrow and method.step.params.sparsify == "random":
+                self._fast = SerialDraws(native.Twister(library, seed), counts)
 
     def _drawn_for(self, name: str) -> list[bool]:
         della = self._method.step.params.sparsify == "della"
@@ -388,9 +394,11 @@ class _Replayed:
         if self._draws is None:
             densities = [float(ratio(text)) for text in self._method.values(name, "densities")]
             return _Free(densities, self._method.specs[name].elements)
-        masks = iter(
-            self._draws.draw(name, lambda generator: self._masks(name, variant, generator))
-        )
+        if self._fast is not None:
+            masks = iter(self._fast.draw(name, lambda twister: self._below(name, twister)))
+        else:
+            draws = self._draws
+            masks = iter(draws.draw(name, lambda s: self._masks(name, variant, s.generator)))
         method = self._method
         empty = torch.zeros(-(-method.specs[name].elements // 8), dtype=torch.uint8)
         shares = [ratio(text) for text in method.values(name, "densities")]
@@ -401,13 +409,25 @@ class _Replayed:
             ]
         )
 
+    def _work(self, name: str) -> torch.dtype:
+        compute = self._method.compute(name)
+        return DTYPES["F32" if compute == "F16" else compute]
+
+    def _below(self, name: str, twister: native.Twister) -> Iterator[Tensor]:
+        n, densities = self._method.specs[name].elements, self._method.values(name, "densities")
+        for density, draw in zip(densities, self._drawn_for(name), strict=True):
+            if draw:
+                kept = own_pages(-(-n // 8), torch.uint8)
+                chance = torch.tensor(float(ratio(density)), dtype=self._work(name))
+                twister.below(limit_of(chance), n, kept)
+                yield kept
+
     def _masks(self, name: str, variant: str, generator: torch.Generator) -> Iterator[Tensor]:
-        method = self._method
-        work = DTYPES["F32" if method.compute(name) == "F16" else method.compute(name)]
+        method, work = self._method, self._work(name)
         for index, draw in enumerate(self._drawn_for(name)):
             if not draw:
                 continue
-            kept, at = _apart(-(-method.specs[name].elements // 8)), 0
+            kept, at = own_pages(-(-method.specs[name].elements // 8), torch.uint8), 0
             carried = torch.empty(0, dtype=torch.bool)
             for span, found in self._drawn(name, variant, index, work, generator):
                 ready = torch.cat((carried, found)) if len(carried) else found

@@ -8,6 +8,7 @@ them rounded from float64, and a witness may replace each within its bound.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ PIECE: Final = 64 * BLOCK
 #: may ask for.
 _KEPT: Final = 64
 _KEPT_BYTES: Final = 32 << 20
-_AT_WORK: Final = 24
+_AT_WORK: Final = max(6, 2 * (os.cpu_count() or 1))
 WITNESS: Final = "/witness"
 _ORDERED: Final = 4
 

@@ -28,9 +28,11 @@ from parentage.verify import kernels, sum_kernels
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
-from parentage.verify.methods.merging import WITNESS, Merging, Span
+from parentage.verify.methods.cosines import Curve, Pair, Sampled, bisected
+from parentage.verify.methods.merging import PIECE, WITNESS, Merging, Span
+from parentage.verify.methods.products import Products
 from parentage.verify.rounding import DTYPES, bits, rounded
-from parentage.verify.sums import RunningSum
+from parentage.verify.sums import BLOCK
 from parentage.verify.values import Scratch, Source
 
 THRESHOLD: Final = 0.9995
@@ -41,10 +43,16 @@ _CANDIDATES: Final = 128
 #: The first and the last step downhill.
 _FARTHEST, _NEAREST = 2.0**-12, 2.0**-24
 #: Elements of the release that are looked at together.
-_WINDOW: Final = 2048
+_WINDOW: Final = 1 << 15
+_WINDOWS: Final = 8
 _ULPS: Final = range(-2, 3)
+#: Pieces in which cosines that fit a sample are told apart.
+_APART: Final = 8
+#: Elements that are read at a time for scalar products.
+_PIECE: Final = 4 * PIECE
 
-Pair = tuple[float, float]
+#: The scalars of an engine.
+_SCALARS: Final = {"mk-0.1.5": ("dot",), "mk-0.1.4": ("a", "b")}
 #: How far a coefficient may be from where a cosine in its box puts it (measured up to 5e-3).
 SCALAR_BOX: Final = 1e-2
 
@@ -58,6 +66,10 @@ class SlerpMethod(Merging[Slerp, Scalars]):
     noise: ClassVar[Mapping[str, float]] = {"dot": 1e-5}
     replay_streams = True
 
+    def __init__(self, step: Slerp, inputs: Mapping[str, Source]) -> None:
+        super().__init__(step, inputs)
+        self._gathering = "", Products(0)
+
     def t(self, name: str) -> Fraction:
         """Return the exact t of a tensor."""
         for override in self.step.params.overrides:
@@ -69,11 +81,16 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         """Return the scalar products in float64, or mergekit's own reading on this thread."""
         if variant != "parentage-1":
             return self.replay(name, variant)
-        sums = [RunningSum(), RunningSum(), RunningSum()]
-        for _, (a, b) in self.pieces(name, "parentage-1"):
-            for found, left, right in zip(sums, (a, b, a), (a, b, b), strict=True):
-                found.add(left, right)
-        return {key: found.total() for key, found in zip(("aa", "bb", "ab"), sums, strict=True)}
+        products, scratch = Products(self.specs[name].elements), Scratch(torch.device("cpu"))
+        for start in range(0, self.specs[name].elements, _PIECE):
+            scratch.reset()
+            stop = min(start + _PIECE, self.specs[name].elements)
+            a, b = (source.read(name, start, stop, scratch) for source in self.sources)
+            products.add(start, a, b)
+        found = products.totals()
+        if found is None:
+            raise ValueError(f"{name}: a piece is missing")
+        return found
 
     def coefficients(self, name: str) -> tuple[float, float]:
         """Return (c_a, c_b) of a tensor under `parentage-1`."""
@@ -101,6 +118,11 @@ class SlerpMethod(Merging[Slerp, Scalars]):
 
     def scalars_of(self, name: str, variant: str) -> Scalars:
         """Return torch's own reading on one thread, or a witness."""
+        witnessed = self.witness.get(name, {})
+        if variant.endswith(WITNESS) and witnessed.keys() == set(
+            _SCALARS.get(self.bare(variant), ())
+        ):
+            return witnessed
         if variant == "parentage-1" or variant.endswith(WITNESS):
             return super().scalars_of(name, variant)
         return self.found(name, variant)
@@ -143,44 +165,77 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         if variant == "parentage-1" or not self.specs[name].elements:
             return {}
         a, b, found = self._sample(name, variant, release, places)
-        compute, store = DTYPES[self.compute(name)], DTYPES[self.specs[name].dtype]
-        x, y = a, b
+        store = DTYPES[self.specs[name].dtype]
+        wide, block = self._wide(name), kernels.block_of(a.device)
+        interpolate = kernels.compiled(kernels.interpolated, a.device)
+
+        def made(x: Tensor, y: Tensor, pair: Pair) -> Tensor:
+            factors = (torch.tensor(factor, dtype=wide) for factor in pair)
+            return interpolate(x, y, *factors, torch.empty_like(x), block).to(store)
 
         def misses(pair: Pair) -> int:
-            got = (x * pair[0]).add_(y * pair[1]).to(compute).to(store)
-            return int((bits(got) != bits(found)).sum())
+            return int((bits(made(a, b, pair)) != bits(found)).sum())
+
+        def exact(dots: Sequence[float]) -> list[Pair]:
+            if variant == "mk-0.1.4":
+                return [self._coefficients_014(name, dot) for dot in dots]
+            c_a, c_b = self._mk(name, {"dot": list(dots)})
+            return list(zip(c_a.tolist(), c_b.tolist(), strict=True))
+
+        def by_dot(dot: float) -> int:
+            return misses(exact([dot])[0])
 
         known = self.found(name, "parentage-1")
         cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
-        if variant == "mk-0.1.5":
-
-            def by_dot(dot: float) -> int:
-                c_a, c_b = self._mk(name, {"dot": dot})
-                return misses((float(c_a), float(c_b)))
-
+        dtype = self.scalar_dtype(name)
+        curve = Curve(float(self.t(name)), exact, dtype, THRESHOLD)
+        fitting, missed = bisected(Sampled(a, b, found, made), curve, cosine, SCALAR_BOX)
+        left = fitting if missed else self._left(name, variant, release, fitting)
+        dot = left[len(left) // 2]
+        if missed:
             # fp32 sums of so many numbers lie near each other, and further from float64's.
-            starts = (self.found(name, variant)["dot"], cosine)
-            return {"dot": rounded(_swept(starts, by_dot), self.scalar_dtype(name))}
-        swept = _swept((cosine,), lambda dot: misses(self._coefficients_014(name, dot)))
-        best = min((self._coefficients_014(name, swept), _fitted(a, b, found)), key=misses)
+            torch_says = self.found(name, variant).get("dot", cosine)
+            dot = _swept((torch_says, dot), by_dot)
+        if variant == "mk-0.1.5":
+            return {"dot": rounded(dot, dtype)}
+        best = min((exact([dot])[0], _fitted(a, b, found)), key=misses)
         c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
         return {"a": c_a, "b": c_b}
+
+    def _left(
+        self, name: str, variant: str, release: Source, dots: Sequence[float]
+    ) -> Sequence[float]:
+        """Return those cosines that give the first elements of a tensor too, as many as tell them apart."""
+        n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
+        for start in range(0, min(n, _APART * PIECE), PIECE):
+            if len(dots) <= 1 or variant == "mk-0.1.4":
+                break
+            scratch.reset()
+            stop = min(start + PIECE, n)
+            parts = self.parts(self.span(name, start, stop), variant, scratch)
+            found = release.read(name, start, stop, scratch)
+            if not kernels.can_compare(found):
+                break
+            left = [
+                dot
+                for dot in dots
+                if kernels.known(kernels.interpolated, found, *parts, *self._mk(name, {"dot": dot}))
+                == stop - start
+            ]
+            dots = left or dots
+        return dots
 
     def _sample(
         self, name: str, variant: str, release: Source, places: Sequence[int]
     ) -> list[Tensor]:
         n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
-        picked: list[list[Tensor]] = [[], [], []]
+        picked: list[list[Tensor]] = []
         near = {place // _WINDOW * _WINDOW for place in places}
-        for start in sorted(near.union(range(0, n, max(n // 16, _WINDOW)))):
-            scratch.reset()
+        for start in sorted(near.union(range(0, n, max(n // _WINDOWS, _WINDOW)))):
             span = Span(name, start, min(start + _WINDOW, n), self.specs[name].shape)
             parts = self.parts(span, variant, scratch)
-            parts.append(release.read(name, span.start, span.stop, scratch))
-            for column, part in zip(picked, parts, strict=True):
-                column.append(part.clone())
-        a, b, found = (torch.cat(column) for column in picked)
-        return [a.to(self._wide(name)), b.to(self._wide(name)), found]
+            picked.append([*parts, release.read(name, span.start, span.stop, scratch)])
+        return [torch.cat(column) for column in zip(*picked, strict=True)]
 
     def _coefficients_014(self, name: str, dot: float) -> tuple[float, float]:
         t = float(self.t(name))
@@ -191,8 +246,8 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         sine = torch.sin(theta)
         return float(torch.sin(theta - part) / sine), float(torch.sin(part) / sine)
 
-    def _mk(self, name: str, scalars: Scalars) -> tuple[Tensor, Tensor]:
-        """Return (c_a, c_b) of mergekit from what is known of a tensor."""
+    def _mk(self, name: str, scalars: Mapping[str, float | list[float]]) -> tuple[Tensor, Tensor]:
+        """Return (c_a, c_b) of mergekit from what is known of a tensor; of several cosines, several."""
         wide = self._wide(name)
         if "dot" not in scalars:
             return torch.tensor(scalars["a"], dtype=wide), torch.tensor(scalars["b"], dtype=wide)
@@ -213,6 +268,38 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         interpolate = kernels.compiled(kernels.interpolated, a.device)
         out = torch.empty_like(a)
         return interpolate(a, b, *self._mk(span.name, scalars), out, kernels.block_of(a.device))
+
+    def known(
+        self, name: str, start: int, stop: int, variant: str, found: Tensor, scratch: Scratch
+    ) -> int:
+        """Return how many elements of `found`, from the first, are known to be the interpolation."""
+        plain = variant.removesuffix(WITNESS)
+        dtypes = {self.compute(name), *(source.specs[name].dtype for source in self.sources)}
+        if plain == "parentage-1" or dtypes != {"BF16"} or not kernels.can_compare(found):
+            return 0
+        factors = self._mk(name, self.scalars_of(name, variant))
+        parts = self.parts(self.span(name, start, stop), plain, scratch)
+        self._gather(name, start, parts)
+        return kernels.known(kernels.interpolated, found, *parts, *factors)
+
+    def _gather(self, name: str, start: int, parts: Sequence[Tensor]) -> None:
+        """Find the scalar products of a tensor while it is compared, if they are not known.
+
+        With a published cosine the comparison comes first, and nothing is read twice.
+        """
+        key, spec = (name, "parentage-1"), self.specs[name]
+        with self._lock:
+            if key in self._facts or start % BLOCK:
+                return
+            if self._gathering[0] != name:
+                self._gathering = name, Products(spec.elements)
+            _, products = self._gathering
+        if parts[0].numel() % BLOCK and start + parts[0].numel() != spec.elements:
+            return
+        products.add(start, *parts)
+        if (totals := products.totals()) is not None:
+            with self._lock:
+                self._facts[key] = totals
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch

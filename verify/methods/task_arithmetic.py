@@ -23,14 +23,14 @@ from torch import Tensor
 from parentage.manifest.merge_steps import TaskArithmetic
 from parentage.manifest.tensor import FLOAT_DTYPES
 from parentage.manifest.wire import Ratio, matches, ratio
-from parentage.verify import kernels, sum_kernels
+from parentage.verify import kernels, native, sum_kernels
 from parentage.verify.masking import compared, count, kept
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Choice, Interval, Scalars
 from parentage.verify.methods.choosing import decide
-from parentage.verify.methods.electing import Mix, mixed
+from parentage.verify.methods.electing import Mix, added, mixed
 from parentage.verify.methods.masks import Masks, mask_source
-from parentage.verify.methods.merging import PIECE, Merging, Span
+from parentage.verify.methods.merging import PIECE, WITNESS, Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.selection import keys_of
 from parentage.verify.sums import BLOCK, PASS, RunningSum
@@ -129,14 +129,16 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
     ) -> int:
         """Add whole blocks of sums, and return how many elements those are."""
         whole = (span.stop - span.start) // BLOCK * BLOCK
-        base, *others = (
-            part[:whole]
-            for part in (parts[self.base_at], *parts[: self.base_at], *parts[self.base_at + 1 :])
-        )
+        base, *others = (part[:whole] for part in self._base_first(parts))
         part = Span(span.name, span.start, span.start + whole, span.shape)
+        keep = [masks.mask(i, part, other).view(torch.int8) for i, other in enumerate(others)]
+        rows = native.norms(base, others, keep)
+        if rows is not None:
+            for one, row in zip(sums, rows, strict=True):
+                one.add_blocks(row)
+            return whole
         values = torch.empty(min(PASS, whole), dtype=base.dtype, device=base.device)
         held = [values, bits(values), torch.empty_like(bits(values))]
-        keep = [masks.mask(i, part, other).view(torch.int8) for i, other in enumerate(others)]
         top = (1 << (8 * base.element_size() - 1)) - 1
         run = kernels.compiled(sum_kernels.norms, base.device)
         for one, row in zip(sums, run(others, base, keep, top, held, BLOCK, PASS), strict=True):
@@ -221,6 +223,26 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         """Return the dtype that quotients are held in."""
         return self._work(name)
 
+    def known(
+        self, name: str, start: int, stop: int, variant: str, found: Tensor, scratch: Scratch
+    ) -> int:
+        """Return how many elements of `found`, from the first, are known to be the merge."""
+        plain, dtypes = variant.removesuffix(WITNESS), {self.compute(name), self._work(name)}
+        dtypes.update(source.specs[name].dtype for source in self.sources)
+        # Other masks depend on the vectors: those are made, and the rest of the way is short.
+        drawn = self.step.params.sparsify == "random" and not self.unseeded
+        if plain == "parentage-1" or not drawn or dtypes != {"BF16"}:
+            return 0
+        if not kernels.can_compare(found):
+            return 0
+        masks, scalars = self.found(name, plain).masks, self.scalars_of(name, variant)
+        span = self.span(name, start, stop)
+        base, *others = self._base_first(self.parts(span, plain, scratch))
+        flags = [masks.mask(i, span, other) for i, other in enumerate(others)]
+        scales = [scalars.get(f"scale.{i}", 1.0) for i in range(len(others))]
+        mix = self._mix(name)
+        return added(mix, base, others, flags, scales, found, subtract=True, compare=True)
+
     def merged(self, span: Span, parts: Sequence[Tensor], scalars: Scalars, variant: str) -> Tensor:
         """Mask, weigh, elect and add."""
         facts = self.found(span.name, variant)
@@ -240,15 +262,20 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         scales: Sequence[float],
     ) -> Tensor:
         """Merge under an `mk` engine, given masks."""
+        return mixed(self._mix(name), base, vectors, masks, scales)
+
+    def _mix(self, name: str) -> Mix:
         params = self.step.params
-        mix = Mix(
+        return Mix(
             weights=tuple(float(ratio(text)) for text in self.values(name, "weights")),
             elect=params.elect,
             normalize=params.normalize,
             scale=self.scale(name),
             work=DTYPES[self._work(name)],
         )
-        return mixed(mix, base, vectors, masks, scales)
+
+    def _base_first(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        return [parts[self.base_at], *parts[: self.base_at], *parts[self.base_at + 1 :]]
 
     def _exact(
         self,

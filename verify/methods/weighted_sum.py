@@ -142,6 +142,23 @@ class WeightedSumMethod:
             out = _linear_015(parts, plan, scratch, fused=variant.endswith("/fma"))
         return out.to(compute).to(DTYPES[store])
 
+    def known(
+        self, name: str, start: int, stop: int, variant: str, found: Tensor, scratch: Scratch
+    ) -> int:
+        """Return how many elements of `found`, from the first, are known to be the merge."""
+        dtypes = {source.specs[name].dtype for source in self._sources}
+        if variant == "parentage-1" or dtypes | {self.specs[name].dtype} != {"BF16"}:
+            return 0
+        plan, delta = self._plan(name), self._step.params.base is not None
+        if plan.compute != "BF16" or not (delta or variant.endswith("/fma")):
+            return 0
+        if not kernels.can_compare(found):
+            return 0
+        parts = self._parts(name, start, stop, scratch)
+        if delta:
+            return kernels.known(kernels.task_vectors, found, *self._task_vectors(parts, plan))
+        return kernels.known(kernels.linear, found, parts, plan.weights, plan.divisor)
+
     def _plan(self, name: str) -> _Plan:
         found = self._plans.get(name)
         if found is None:
@@ -171,21 +188,21 @@ class WeightedSumMethod:
         )
 
     def _delta(self, parts: Sequence[Tensor], plan: _Plan, scratch: Scratch) -> Tensor:
+        given = self._task_vectors(parts, plan)
+        base = parts[0]
+        out = scratch.tensor(base.numel(), base.dtype)
+        run = kernels.compiled(kernels.task_vectors, base.device)
+        return run(*given, out, kernels.block_of(base.device))
+
+    def _task_vectors(
+        self, parts: Sequence[Tensor], plan: _Plan
+    ) -> tuple[Tensor, list[Tensor], float, list[Tensor], list[Tensor], list[Tensor]]:
+        """Return what the kernel of task vectors is given."""
         at = self._step.inputs.index(self._step.params.base or "")
-        base = parts[at]
         others = [*parts[:at], *parts[at + 1 :]]
         if not others:
             raise RecipeError("no task vector", where=self._where)
-        return kernels.compiled(kernels.task_vectors, base.device)(
-            base,
-            others,
-            plan.weights[0],
-            plan.numbers,
-            plan.divisor,
-            plan.scale,
-            scratch.tensor(base.numel(), base.dtype),
-            kernels.block_of(base.device),
-        )
+        return parts[at], others, plan.weights[0], plan.numbers, plan.divisor, plan.scale
 
     def interval(
         self, name: str, start: int, stop: int, variant: str, scratch: Scratch
