@@ -206,24 +206,25 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         self, name: str, variant: str, release: Source, dots: Sequence[float]
     ) -> Sequence[float]:
         """Return those cosines that give the first elements of a tensor too, as many as tell them apart."""
+        if variant == "mk-0.1.4":
+            return dots
         n, scratch = self.specs[name].elements, Scratch(torch.device("cpu"))
+        c_a, c_b = self._mk(name, {"dot": list(dots)})
+        left = list(zip(dots, c_a, c_b, strict=True))
         for start in range(0, min(n, _APART * PIECE), PIECE):
-            if len(dots) <= 1 or variant == "mk-0.1.4":
-                break
             scratch.reset()
             stop = min(start + PIECE, n)
-            parts = self.parts(self.span(name, start, stop), variant, scratch)
             found = release.read(name, start, stop, scratch)
-            if not kernels.can_compare(found):
+            if len(left) == 1 or not kernels.can_compare(found):
                 break
-            left = [
-                dot
-                for dot in dots
-                if kernels.known(kernels.interpolated, found, *parts, *self._mk(name, {"dot": dot}))
-                == stop - start
+            given = found, *self.parts(self.span(name, start, stop), variant, scratch)
+            fitting = [
+                each
+                for each in left
+                if kernels.known(kernels.interpolated, *given, *each[1:]) == stop - start
             ]
-            dots = left or dots
-        return dots
+            left = fitting or left
+        return [dot for dot, *_ in left]
 
     def _sample(
         self, name: str, variant: str, release: Source, places: Sequence[int]
