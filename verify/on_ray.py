@@ -149,7 +149,10 @@ def cluster(address: str, workers: int) -> Iterator[Any]:
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise CannotRunError(f"no Ray here: {error}", where=address) from error
+            hint = "a cluster that asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            raise CannotRunError(
+                f"no Ray here: {error}", where=address, hint=hint if address else ""
+            ) from error
         try:
             yield ray
         finally:

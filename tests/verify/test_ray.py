@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -179,3 +183,57 @@ def test_without_ray_it_says_what_to_install(world: World, tmp_path: Path) -> No
 
     assert done.returncode == 4
     assert "parentage[ray]" in done.stdout
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A cluster of two nodes on this machine that asks for a token, as `ray start` sets it up."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    # Sockets lie in the temporary folder, and their paths may not be long.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    outside = os.environ | token | {"RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
+    ray += ["--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    heads = ["--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}"]
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        for more in ([*heads, "--include-dashboard=false"], [f"--address={address}"]):
+            log = tmp_path / f"node-{len(nodes)}"
+            with log.open("wb") as stream:
+                nodes.append(
+                    subprocess.Popen([*ray, *more], env=outside, stdout=stream, stderr=stream)
+                )
+            deadline = time.monotonic() + 120
+            while "Ray runtime started" not in log.read_text():
+                assert nodes[-1].poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield address, token
+    finally:
+        for node in reversed(nodes):
+            below = list(children(node.pid))
+            node.terminate()
+            node.wait(60)
+            for pid in below:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_cluster_of_two_nodes_gives_the_same_report(
+    world: World, two_nodes: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.merge()
+    (world.root / "k.pub").write_bytes(world.key.public.pem)
+    whole = command(*verify(world.root)).stdout
+    address, token = two_nodes
+    for name, value in token.items():
+        monkeypatch.setenv(name, value)
+
+    there = command(*verify(world.root, "--engine", "ray", "--ray-address", address))
+
+    assert there.stdout == whole
+    assert json.loads(whole)["verdict"] == "verified"
