@@ -30,6 +30,9 @@ _ROUNDS: Final = 12
 _READINGS: Final = 8
 #: Scalars tried for a tensor whose mask is open, each time on a sample of its elements.
 _ASKS: Final = 200
+#: Elements from which scalars are read off a release before whole tensors are reduced, and how often.
+_LARGE: Final = 1 << 16
+_OFFERS: Final = 3
 
 
 def below_exact(
@@ -47,8 +50,8 @@ def _below_exact(
     method = step.method
     if isinstance(method, Chooser) and (method.unseeded or not result.differing):
         return _chosen(engine, release, step, result)
-    if (published := _published(engine, release, step, result)) is not None:
-        return published
+    if (found := _offered(engine, release, step, result)) is not None:
+        return found
     if isinstance(method, Scalared) and method.scalars(result.name, result.engine):
         found = _witnessed(engine, release, step, result)
         if found.rung == Rung.WITNESSED or found.outside:
@@ -80,32 +83,65 @@ def _witnessed(
                     return _on_rung_b(result, search.best, search.bounds)
     if _refuted(engine, release, step, result):
         return result
-    search = searches[0]
-    for _ in range(_ROUNDS):
+    search, least = searches[0], math.inf
+    # One scalar that is read off by bisection is not found by a walk either.
+    for _ in range(0 if method.replay_streams and len(search.bounds.exact) == 1 else _ROUNDS):
         with torch.inference_mode():
             left = search.descend()
         if not left.differing:
             return _on_rung_b(result, search.best, search.bounds)
+        least = left.differing
         if not search.learn(left):
             break
-    result.differing = min(_counted(engine, release, step, result), left.differing)
+    result.differing = int(min(_counted(engine, release, step, result), least))
     return result
 
 
-def _published(
+def _offered(
     engine: Engine, release: FileSource, step: StepSource, result: TensorResult
 ) -> TensorResult | None:
-    """Return rung B where the published scalars give every element and are within their bounds.
+    """Return rung B where scalars that cost nothing give every element and are within their bounds.
 
-    What they are held to may be found while elements are compared with what they give.
+    Those are the published ones, and of large tensors those that are read off the release. What they are
+    held to may be found while elements are compared with what they give.
     """
     method, name = step.method, result.name
-    if not isinstance(method, Scalared) or not (scalars := method.witness.get(name)):
+    if not isinstance(method, Scalared) or method.deterministic:
         return None
+    published = method.witness.get(name)
     with torch.inference_mode():
-        place = first_difference(engine, release, step, result.engine + WITNESS, name)
-        bounds = _bounds(method, name, result.engine)
-    if place is not None or not witness.within(scalars, bounds):
+        if published:
+            found = _tried(engine, release, step, result, published)
+            if not isinstance(found, int | None):
+                return found
+        places: list[int] = []
+        while method.replay_streams and result.elements >= _LARGE and len(places) < _OFFERS:
+            offered = method.suggest(name, result.engine, release, places)
+            found = _tried(engine, release, step, result, offered)
+            if not isinstance(found, int | None):
+                return found
+            if found is None or found < max(places, default=0):
+                break  # it is out of bounds, or explains less than the one before
+            places.append(found)
+    method.witness.pop(name, None)
+    if published is not None:
+        method.witness[name] = published
+    return None
+
+
+def _tried(
+    engine: Engine, release: FileSource, step: StepSource, result: TensorResult, scalars: Scalars
+) -> TensorResult | int | None:
+    """Return rung B under some scalars, or the first element that they do not give; None: out of bounds."""
+    method, name = step.method, result.name
+    if not isinstance(method, Scalared):
+        return None
+    method.witness[name] = scalars
+    place = first_difference(engine, release, step, result.engine + WITNESS, name)
+    if place is not None:
+        return place
+    bounds = _bounds(method, name, result.engine)
+    if not witness.within(scalars, bounds):
         return None
     return _on_rung_b(result, bounds.exact | scalars, bounds)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from parentage.verify.masking import compared, places
-from parentage.verify.rounding import UNIT, bits, rounded
+from parentage.verify.rounding import DTYPES, UNIT, bits, rounded
 
 Pair = tuple[float, float]
 """The coefficients of the two inputs."""
@@ -122,8 +122,10 @@ def _least(sampled: Sampled, curve: Curve, low: float, high: float) -> tuple[lis
     ulp = curve.ulp(low)
     while True:
         step = max((high - low) / _CANDIDATES, ulp)
-        tried = [low + step * at for at in range(int((high - low) / step) + 1)]
-        tried = sorted({rounded(candidate, curve.dtype) for candidate in tried})
+        spread = (
+            torch.arange(int((high - low) / step) + 1, dtype=torch.float64).mul_(step).add_(low)
+        )
+        tried = sorted(set(spread.to(DTYPES[curve.dtype]).tolist()))
         pairs = dict(zip(curve.exact(tried), tried, strict=True))
         missed = sampled.missed(list(pairs))
         best = [

@@ -185,11 +185,15 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         def by_dot(dot: float) -> int:
             return misses(exact([dot])[0])
 
-        known = self.found(name, "parentage-1")
-        cosine = known["ab"] / (_length(known["aa"]) * _length(known["bb"]))
-        dtype = self.scalar_dtype(name)
+        dtype, sampled = self.scalar_dtype(name), Sampled(a, b, found, made)
         curve = Curve(float(self.t(name)), exact, dtype, THRESHOLD)
-        fitting, missed = bisected(Sampled(a, b, found, made), curve, cosine, SCALAR_BOX)
+        # Whatever is known by now: who runs a tensor alone must suggest the same.
+        cosine = _cosine(**_products(a, b))
+        fitting, missed = bisected(sampled, curve, cosine, SCALAR_BOX)
+        if missed:
+            # A sample need not be like the rest.
+            cosine = _cosine(**self.found(name, "parentage-1"))
+            fitting, missed = bisected(sampled, curve, cosine, SCALAR_BOX)
         left = fitting if missed else self._left(name, variant, release, fitting)
         dot = left[len(left) // 2]
         if missed:
@@ -353,6 +357,13 @@ def _nearby(centre: float, least: int, misses: Callable[[float], int]) -> tuple[
             if (found := misses(candidate)) < least:
                 best, least = candidate, found
     return best, least
+
+
+def _products(a: Tensor, b: Tensor) -> Scalars:
+    """Return scalar products of a sample, about."""
+    every = -(-a.numel() // _WINDOW)
+    x, y = a[::every].double(), b[::every].double()
+    return {"aa": float(x @ x), "bb": float(y @ y), "ab": float(x @ y)}
 
 
 def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
