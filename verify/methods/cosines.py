@@ -30,6 +30,10 @@ _COARSE: Final = 1 << 14
 _CANDIDATES: Final = 256
 _MARGIN: Final = 12 * 2.0**-24
 
+#: Numbers tried to each side of a cosine that a walk ended at; the walk's first and last step.
+_NEARBY: Final = 128
+_FARTHEST, _NEAREST = 2.0**-12, 2.0**-24
+
 
 class Sampled(msgspec.Struct):
     """Some elements of a slerp.
@@ -156,3 +160,53 @@ def _bracket(sampled: Sampled, curve: Curve, low: float, high: float) -> tuple[f
             break
         low, high = (middle, high) if found > 0 else (low, middle)
     return low, high
+
+
+def swept(starts: Sequence[float], misses: Callable[[float], int]) -> float:
+    """Return the cosine that misses least: near the best of some starts, else downhill from there.
+
+    The number of misses grows with the distance from the right cosine, but for what rounding hides.
+    """
+    counts = {start: misses(start) for start in starts}
+    best = min(counts, key=lambda start: counts[start])
+    best, least = _nearby(best, counts[best], misses)
+    step = _FARTHEST
+    while least and step >= _NEAREST:
+        moved = False
+        for candidate in (best + step, best - step):
+            if (found := misses(candidate)) < least:
+                best, least, moved = candidate, found, True
+        if not moved:
+            step /= 2
+    return _nearby(best, least, misses)[0] if least else best
+
+
+def _nearby(centre: float, least: int, misses: Callable[[float], int]) -> tuple[float, int]:
+    """Look at each number within some ulps, the nearest first, until one misses nothing."""
+    best = centre
+    for steps in range(1, _NEARBY):
+        for candidate in (centre + steps * _NEAREST, centre - steps * _NEAREST):
+            if not least:
+                return best, 0
+            if (found := misses(candidate)) < least:
+                best, least = candidate, found
+    return best, least
+
+
+def fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the coefficients of least squares, in fp32: those that an fp32 release was made with."""
+    x, y, z = (part.to(torch.float64) for part in (a, b, found))
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    xz, yz = float(x @ z), float(y @ z)
+    determinant = xx * yy - xy * xy
+    if not math.isfinite(determinant) or determinant <= 1e-12 * xx * yy:
+        return 0.0, 0.0
+    c_a, c_b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
+    return rounded(c_a, "F32"), rounded(c_b, "F32")
+
+
+def beside(pair: tuple[float, float], left: int, right: int) -> tuple[float, float]:
+    """Return coefficients some ulps away."""
+    moved = torch.tensor(pair, dtype=torch.float32)
+    bits(moved).add_(torch.tensor([left, right], dtype=torch.int32))
+    return float(moved[0]), float(moved[1])

@@ -13,7 +13,7 @@ mk            fp32: norms, the dot product of the normalised inputs, c_a and c_b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import ClassVar, Final
@@ -28,7 +28,15 @@ from parentage.verify import kernels, sum_kernels
 from parentage.verify.decimals import acos, digits, sin
 from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Interval, Scalars
-from parentage.verify.methods.cosines import Curve, Pair, Sampled, bisected
+from parentage.verify.methods.cosines import (
+    Curve,
+    Pair,
+    Sampled,
+    beside,
+    bisected,
+    fitted,
+    swept,
+)
 from parentage.verify.methods.merging import PIECE, WITNESS, Merging, Span
 from parentage.verify.methods.products import Products
 from parentage.verify.rounding import DTYPES, bits, rounded
@@ -38,10 +46,6 @@ from parentage.verify.values import Scratch, Source
 THRESHOLD: Final = 0.9995
 _MK_CHUNK: Final = 1 << 20
 _EPSILON: Final = 1e-8
-#: Cosines tried to each side of float64's, and ulps of each coefficient.
-_CANDIDATES: Final = 128
-#: The first and the last step downhill.
-_FARTHEST, _NEAREST = 2.0**-12, 2.0**-24
 #: Elements of the release that are looked at together.
 _WINDOW: Final = 1 << 15
 _WINDOWS: Final = 8
@@ -199,11 +203,11 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         if missed:
             # fp32 sums of so many numbers lie near each other, and further from float64's.
             torch_says = self.found(name, variant).get("dot", cosine)
-            dot = _swept((torch_says, dot), by_dot)
+            dot = swept((torch_says, dot), by_dot)
         if variant == "mk-0.1.5":
             return {"dot": rounded(dot, dtype)}
-        best = min((exact([dot])[0], _fitted(a, b, found)), key=misses)
-        c_a, c_b = min((_beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
+        best = min((exact([dot])[0], fitted(a, b, found)), key=misses)
+        c_a, c_b = min((beside(best, i, j) for i in _ULPS for j in _ULPS), key=misses)
         return {"a": c_a, "b": c_b}
 
     def _left(
@@ -284,7 +288,8 @@ class SlerpMethod(Merging[Slerp, Scalars]):
             return 0
         factors = self._mk(name, self.scalars_of(name, variant))
         parts = self.parts(self.span(name, start, stop), plain, scratch)
-        self._gather(name, start, parts)
+        if variant.endswith(WITNESS):
+            self._gather(name, start, parts)
         return kernels.known(kernels.interpolated, found, *parts, *factors)
 
     def _gather(self, name: str, start: int, parts: Sequence[Tensor]) -> None:
@@ -328,61 +333,11 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
 
 
-def _swept(starts: Sequence[float], misses: Callable[[float], int]) -> float:
-    """Return the cosine that misses least: near the best of some starts, else downhill from there.
-
-    The number of misses grows with the distance from the right cosine, but for what rounding hides.
-    """
-    counts = {start: misses(start) for start in starts}
-    best = min(counts, key=lambda start: counts[start])
-    best, least = _nearby(best, counts[best], misses)
-    step = _FARTHEST
-    while least and step >= _NEAREST:
-        moved = False
-        for candidate in (best + step, best - step):
-            if (found := misses(candidate)) < least:
-                best, least, moved = candidate, found, True
-        if not moved:
-            step /= 2
-    return _nearby(best, least, misses)[0] if least else best
-
-
-def _nearby(centre: float, least: int, misses: Callable[[float], int]) -> tuple[float, int]:
-    """Look at each number within some ulps, the nearest first, until one misses nothing."""
-    best = centre
-    for steps in range(1, _CANDIDATES):
-        for candidate in (centre + steps * _NEAREST, centre - steps * _NEAREST):
-            if not least:
-                return best, 0
-            if (found := misses(candidate)) < least:
-                best, least = candidate, found
-    return best, least
-
-
 def _products(a: Tensor, b: Tensor) -> Scalars:
     """Return scalar products of a sample, about."""
     every = -(-a.numel() // _WINDOW)
     x, y = a[::every].double(), b[::every].double()
     return {"aa": float(x @ x), "bb": float(y @ y), "ab": float(x @ y)}
-
-
-def _fitted(a: Tensor, b: Tensor, found: Tensor) -> tuple[float, float]:
-    """Return the coefficients of least squares, in fp32: those that an fp32 release was made with."""
-    x, y, z = (part.to(torch.float64) for part in (a, b, found))
-    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
-    xz, yz = float(x @ z), float(y @ z)
-    determinant = xx * yy - xy * xy
-    if not math.isfinite(determinant) or determinant <= 1e-12 * xx * yy:
-        return 0.0, 0.0
-    c_a, c_b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
-    return rounded(c_a, "F32"), rounded(c_b, "F32")
-
-
-def _beside(pair: tuple[float, float], left: int, right: int) -> tuple[float, float]:
-    """Return coefficients some ulps away."""
-    moved = torch.tensor(pair, dtype=torch.float32)
-    bits(moved).add_(torch.tensor([left, right], dtype=torch.int32))
-    return float(moved[0]), float(moved[1])
 
 
 def _column(values: list[float], dtype: torch.dtype) -> Tensor:

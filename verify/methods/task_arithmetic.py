@@ -29,7 +29,9 @@ from parentage.verify.methods import boxes
 from parentage.verify.methods.base import Choice, Interval, Scalars
 from parentage.verify.methods.choosing import decide
 from parentage.verify.methods.electing import Mix, added, mixed
-from parentage.verify.methods.masks import Masks, mask_source
+from parentage.verify.methods.masks import Masks, MaskSource
+from parentage.verify.methods.masks_at_random import CountedSource, ReplayedSource
+from parentage.verify.methods.masks_by_rank import RankSource
 from parentage.verify.methods.merging import PIECE, WITNESS, Merging, Span
 from parentage.verify.rounding import DTYPES, TINY, bits, rounded
 from parentage.verify.selection import keys_of
@@ -66,7 +68,15 @@ class TaskArithmeticMethod(Merging[TaskArithmetic, Facts]):
         self.unseeded = step.params.seed is None and step.params.sparsify in {"random", "della"}
         if self.unseeded:
             self.deterministic = False
-        self._masks = mask_source(self)
+        self._masks = self._source()
+
+    def _source(self) -> MaskSource:
+        """Return the way to choose that the step declares."""
+        if self.by_rank:
+            return RankSource(self)
+        if self.step.arithmetic.profile == "parentage-1":
+            return CountedSource(self)
+        return ReplayedSource(self)
 
     def values(self, name: str, key: str, default: Ratio = "1") -> list[Ratio]:
         """Return a parameter of a tensor, one for each task vector."""
