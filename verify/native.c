@@ -74,6 +74,18 @@ static inline uint32_t stored(const float *values, bf16 *out, size_t size, int c
     return missing;
 }
 
+/* The end of a sum of task vectors: times `scale`, plus `origin`. */
+static inline uint32_t moved(float *total, const float *origin, float scale, bf16 *out,
+                             size_t size, int compare)
+{
+    if (scale != 1.0f)
+        for (size_t i = 0; i < size; i++)
+            total[i] = narrowed(total[i] * scale);
+    for (size_t i = 0; i < size; i++)
+        total[i] += origin[i];
+    return stored(total, out, size, compare);
+}
+
 /* weights * parts summed by fma from +0 in order; divided unless `divisor` is 1; rounded. */
 VECTORS size_t parentage_linear(const bf16 *const *parts, const float *weights, size_t count,
                              float divisor, bf16 *out, size_t elements, int compare)
@@ -134,12 +146,7 @@ VECTORS size_t parentage_task_vectors(const bf16 *restrict base, const bf16 *con
         if (divisor != 1.0f)
             for (size_t i = 0; i < size; i++)
                 total[i] = narrowed(total[i] / divisor);
-        if (scale != 1.0f)
-            for (size_t i = 0; i < size; i++)
-                total[i] = narrowed(total[i] * scale);
-        for (size_t i = 0; i < size; i++)
-            total[i] += origin[i];
-        if (stored(total, out + start, size, compare))
+        if (moved(total, origin, scale, out + start, size, compare))
             return start;
     }
     return elements;
@@ -243,12 +250,7 @@ VECTORS size_t parentage_sparse(const bf16 *base, const bf16 *const *parts,
             for (size_t i = 0; i < size; i++)
                 total[i] = narrowed(total[i] / divisor);
         }
-        if (scale != 1.0f)
-            for (size_t i = 0; i < size; i++)
-                total[i] = narrowed(total[i] * scale);
-        for (size_t i = 0; i < size; i++)
-            total[i] += origin[i];
-        missing |= stored(total, out + start, size, compare);
+        missing |= moved(total, origin, scale, out + start, size, compare);
         if (missing)
             return start;
     }

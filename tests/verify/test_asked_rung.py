@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from parentage.manifest.recipe import Recipe
 from parentage.manifest.recipe import parse as recipe_of
+from parentage.verify import native
 from parentage.verify.engine import bind
 from parentage.verify.methods.cosines import Curve, Sampled, bisected
 from parentage.verify.methods.products import Products
@@ -45,12 +46,12 @@ TIES: dict[str, Any] = {
 SIZES = {"small": 77, "middle": 50_000, "large": 3_000_001}
 
 
-def siblings(dtype: torch.dtype = torch.bfloat16) -> dict[str, dict[str, torch.Tensor]]:
+def siblings(distance: float = 0.5) -> dict[str, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(3)
     a = {name: torch.randn(size, generator=generator) for name, size in SIZES.items()}
-    b = {name: x + 0.5 * torch.randn(x.shape, generator=generator) for name, x in a.items()}
+    b = {n: x + distance * torch.randn(x.shape, generator=generator) for n, x in a.items()}
     return {
-        name: {n: (0.02 * x).to(dtype) for n, x in part.items()}
+        name: {n: (0.02 * x).to(torch.bfloat16) for n, x in part.items()}
         for name, part in (("a", a), ("b", b))
     }
 
@@ -250,3 +251,29 @@ def test_bisection_finds_the_cosine_of_its_elements(dtype: torch.dtype, target: 
 
     assert missed == 0
     assert found[len(found) // 2] == pytest.approx(target, abs=3e-6)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_same_cosine_is_found_with_and_without_compiled_kernels(
+    engine: Any, source: Any, step: Any, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report names the scalar: it may not depend on whether there was a compiler."""
+    parts = siblings(0.05)  # so near that a sample leaves many cosines
+    a, b = parts["a"]["large"], parts["b"]["large"]
+    made = slerped(a, b, 8e-5)
+    if missing:
+        for part in (a, made):
+            part[700_001] = float("nan")
+    inputs = {name: source({"large": part["large"]}) for name, part in parts.items()}
+    release = source({"large": made})
+    suggested = []
+    for asked in ("1", "0"):
+        monkeypatch.setenv("PARENTAGE_NATIVE", asked)
+        native.library.cache_clear()
+        method = bind([step(**SLERP)], inputs)["s"].method
+        suggested.append(method.suggest("large", "mk-0.1.5", release))
+    monkeypatch.undo()
+    native.library.cache_clear()
+
+    assert suggested[0] == suggested[1]
+    assert suggested[0]["dot"] > 0

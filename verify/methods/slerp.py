@@ -39,7 +39,7 @@ from parentage.verify.methods.cosines import (
 )
 from parentage.verify.methods.merging import PIECE, WITNESS, Merging, Span
 from parentage.verify.methods.products import Products
-from parentage.verify.rounding import DTYPES, bits, rounded
+from parentage.verify.rounding import DTYPES, bits, rounded, same_bits
 from parentage.verify.sums import BLOCK
 from parentage.verify.values import Scratch, Source
 
@@ -222,16 +222,11 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         for start in range(0, min(n, _APART * PIECE), PIECE):
             scratch.reset()
             stop = min(start + PIECE, n)
-            found = release.read(name, start, stop, scratch)
-            if len(left) == 1 or not kernels.can_compare(found):
+            if len(left) == 1:
                 break
-            given = found, *self.parts(self.span(name, start, stop), variant, scratch)
-            fitting = [
-                each
-                for each in left
-                if kernels.known(kernels.interpolated, *given, *each[1:]) == stop - start
-            ]
-            left = fitting or left
+            found = release.read(name, start, stop, scratch)
+            parts = self.parts(self.span(name, start, stop), variant, scratch)
+            left = [each for each in left if _gives(parts, each[1:], found)] or left
         return [dot for dot, *_ in left]
 
     def _sample(
@@ -331,6 +326,16 @@ class SlerpMethod(Merging[Slerp, Scalars]):
         low, high = ends[0][0] + ends[1][0] - slack, ends[0][1] + ends[1][1] + slack
         compute = self.compute(name)
         return boxes.widened(low, high, size, steps=4, compute=compute, store=store)
+
+
+def _gives(parts: Sequence[Tensor], factors: Sequence[Tensor], found: Tensor) -> bool:
+    """Say whether two inputs interpolated are what a release has; alike with and without native.c."""
+    # Where something is no number, what is known ends though it may be equal.
+    if kernels.can_compare(found) and not bool(found.isnan().any()):
+        return kernels.known(kernels.interpolated, found, *parts, *factors) == found.numel()
+    interpolate = kernels.compiled(kernels.interpolated, found.device)
+    out, block = torch.empty_like(parts[0]), kernels.block_of(found.device)
+    return same_bits(interpolate(*parts, *factors, out, block).to(found.dtype), found)
 
 
 def _products(a: Tensor, b: Tensor) -> Scalars:
